@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boot L0 (QEMU with TCG) and, inside it, L1 (QEMU with KVM); run one command there and return its exit status."""
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+import time
+
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+BUILD = os.path.join(TOP, "build")
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
+
+# Megabytes.  L1's memory is a part of L0's.
+MEMORY = {0: 4096, 1: 2048}
+CONSOLE_LINES = 25
+
+
+class GuestError(Exception):
+    """The machine ended, or had to be ended, without an exit status of its command."""
+
+
+def say_where(*command):
+    """A path printed by one of the ci/ scripts that know where products are."""
+    out = subprocess.run([os.path.join(TOP, "ci", command[0]), *command[1:]], stdout=subprocess.PIPE, check=False)
+    if out.returncode:
+        raise SystemExit(out.returncode)
+    return out.stdout.decode().splitlines()[-1]
+
+
+def machine(level, cpus, files, image, kernel, console, status, stdio):
+    """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU."""
+    accel = ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"] if level == 0 else \
+        ["-accel", "kvm", "-cpu", "host,-xsave"]
+    args = accel + [
+        "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(MEMORY[level]), "-smp", str(cpus),
+        "-kernel", kernel, "-append",
+        "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check",
+        "-drive", f"file={image},format=raw,if=virtio,readonly=on",
+        "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
+        "-device", "virtio-serial-pci",
+        "-chardev", stdio, "-device", "virtconsole,chardev=io",
+        "-chardev", f"file,id=status,path={status}", "-device", "virtserialport,chardev=status,name=rig.status",
+    ]
+    for name, path in files.items():
+        args += ["-fw_cfg", f"name=opt/rig/{name},file={path}"]
+    return args
+
+
+class Guest:
+    """One L0, and an L1 in it if level is 1.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in."""
+
+    def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), files=None, interactive=False, qemu=None):
+        self.dir = tempfile.TemporaryDirectory(prefix="rig.")
+        self.level = level
+        own = {"cmd": command, "modules": "".join(m + "\n" for m in modules), **(files or {})}
+        blobs = own
+        if level == 1:
+            l1 = machine(1, cpus, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
+                         "/tmp/l1.console", "/tmp/l1.status", "stdio,id=io,signal=off")
+            # Files of L1's command travel in its text: one channel less.
+            blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": "kvm_amd\n",
+                     "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
+        paths = {}
+        for name, text in blobs.items():
+            paths[name] = os.path.join(self.dir.name, name)
+            with open(paths[name], "w", encoding="utf-8") as f:
+                f.write(text)
+        self.console = os.path.join(self.dir.name, "console")
+        self.status = os.path.join(self.dir.name, "status")
+        qemu = qemu or say_where("qemu/build")
+        stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
+        args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
+            machine(0, cpus, paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
+                    self.console, self.status, stdio)
+        parent = os.getpid()
+
+        def child():
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        self.qemu = subprocess.Popen(args, stdin=None if interactive else subprocess.DEVNULL,
+                                     stdout=None if interactive else subprocess.PIPE,
+                                     stderr=None if interactive else subprocess.STDOUT, preexec_fn=child)
+        self.started = time.monotonic()
+
+    def end(self):
+        if self.qemu.poll() is None:
+            self.qemu.kill()
+            self.qemu.wait()
+
+    def result(self, timed_out=None):
+        """The command's exit status, once QEMU has ended; GuestError with the console's last lines if there is none."""
+        try:
+            with open(self.status, encoding="utf-8") as f:
+                word, _, value = f.read().strip().partition(" ")
+            if word == "exit":
+                return int(value)
+        except (OSError, ValueError):
+            pass
+        try:
+            with open(self.console, encoding="utf-8", errors="replace") as f:
+                tail = f.read().splitlines()[-CONSOLE_LINES:]
+        except OSError:
+            tail = []
+        why = f"no end within {timed_out} s" if timed_out else f"it ended without an exit status (QEMU's was {self.qemu.returncode})"
+        raise GuestError(f"L0: {why}; end of its console:\n" + "".join(f"    {l}\n" for l in tail))
+
+    def close(self):
+        self.end()
+        self.dir.cleanup()

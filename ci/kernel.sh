@@ -1,0 +1,34 @@
+# shellcheck shell=bash
+# Sourced by ci/kernel and ci/check-*: how the rig configures and runs make, in one place.
+src=$BUILD/src
+
+# kmake OBJ ARG...: W=1 always, so that every build is the one that reviewers' robots make, and no build is made twice.
+kmake() {
+	local obj=$1
+	shift
+	make -C "$src" O="$obj" -j"$(nproc)" W=1 CC="ccache gcc" HOSTCC="ccache gcc" KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=rig \
+		KBUILD_BUILD_HOST=rig KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
+}
+
+# kconfigure OBJ FRAGMENT...: tinyconfig and the fragments, if they changed; fails if Kconfig drops a line of them.
+kconfigure() {
+	local obj=$1
+	shift
+	mkdir -p "$obj"
+	{ echo "$*"; cat "$@"; } >"$obj/.fragments.new"
+	if [ ! -e "$obj/.config" ] || ! cmp -s "$obj/.fragments.new" "$obj/.fragments"; then
+		kmake "$obj" tinyconfig
+		(cd "$obj" && "$src/scripts/kconfig/merge_config.sh" -m -O "$obj" "$obj/.config" "$@")
+		mv "$obj/.fragments.new" "$obj/.fragments"
+	fi
+	kmake "$obj" olddefconfig
+	# A line that Kconfig dropped in silence would change what is tested.  A fragment may override one before it.
+	cat "$@" | sed -n 's/^# \(CONFIG_[A-Z0-9_]*\) is not set$/\1=n/p; /^CONFIG_[A-Z0-9_]*=/p' |
+		awk -F= '{ want[$1] = $0 } END { for (c in want) print want[c] }' | while read -r line; do
+		case $line in
+		*=n) ! grep -q "^${line%=n}=" "$obj/.config" || echo "not off in the configuration: ${line%=n}" ;;
+		*) grep -qxF "$line" "$obj/.config" || echo "not in the configuration: $line" ;;
+		esac
+	done >"$obj/.dropped"
+	[ ! -s "$obj/.dropped" ] || { cat "$obj/.dropped"; die "ci/config asks for what this kernel does not offer"; }
+}

@@ -1,0 +1,291 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""matrix.py [options] BASE-IMAGE SERIES-IMAGE OUTDIR [PATTERN...]: called by scripts/run; "-" leaves a kernel out.
+
+Runs ci/selftests.list on both kernels, in L0 and in L1, with 1 and 2 pCPUs, prints the table and writes selftests.tsv.
+Exit status 0: the series fails nowhere where the base does not, and the base only where ci/known-failures says so.
+"""
+import argparse
+import collections
+import fnmatch
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+from guest import TOP, Guest, GuestError, say_where
+
+# Seconds for booting: L0, and L1 in it.  The machines are shared and noisy, so this is generous.
+BOOT = {0: 120, 1: 240}
+
+Test = collections.namedtuple("Test", "name levels pcpus limit params command")
+Key = collections.namedtuple("Key", "kernel level pcpus name")
+Result = collections.namedtuple("Result", "outcome seconds note")
+
+
+def read_list(path):
+    """Lines: command levels pCPUs seconds [kvm_amd parameter=value ...] [-- arguments].  "01" means 0 and 1."""
+    tests = []
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            line = line.split("#")[0].strip()
+            if not line:
+                continue
+            head, _, arguments = line.partition(" -- ")
+            fields = head.split()
+            if len(fields) < 4 or set(fields[1]) - set("01") or set(fields[2]) - set("12") or not fields[3].isdigit():
+                raise SystemExit(f"{path}:{number}: not a test line: {line}")
+            params = fields[4:]
+            name = " ".join([os.path.basename(fields[0])] + params + ([arguments] if arguments else []))
+            tests.append(Test(name, [int(c) for c in fields[1]], [int(c) for c in fields[2]], int(fields[3]),
+                              ",".join(params) or "-", " ".join(["./" + fields[0], arguments]).strip()))
+    names = [t.name for t in tests]
+    for n in names:
+        if names.count(n) > 1:
+            raise SystemExit(f"{path}: {n} stands there twice")
+    return tests
+
+
+def read_known(path):
+    """Lines: L<level> test name : reason.  The level may be L* for both."""
+    known = {}
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            m = re.match(r"L([01*]) (.+?) : (.+)", line)
+            if not m:
+                raise SystemExit(f"{path}:{number}: not 'L<level> name : reason'")
+            for level in ("01" if m[1] == "*" else m[1]):
+                known[int(level), m[2]] = m[3].strip()
+    return known
+
+
+class Machine(threading.Thread):
+    """One kernel at one level with one number of pCPUs: boots as often as it takes to run every test once."""
+
+    def __init__(self, slots, results, kernel, image, level, pcpus, tests, qemu):
+        super().__init__(daemon=True)
+        self.slots, self.results, self.qemu = slots, results, qemu
+        self.kernel, self.image, self.level, self.pcpus, self.tests = kernel, image, level, pcpus, tests
+        self.label = f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}"
+        self.error = None
+        self.guest = None
+
+    def done(self, test, outcome, seconds, note):
+        self.results[Key(self.kernel, self.level, self.pcpus, test.name)] = Result(outcome, seconds, note)
+
+    def run(self):
+        with self.slots:
+            try:
+                todo = list(self.tests)
+                while todo:
+                    before = len(todo)
+                    todo = self.boot(todo)
+                    if len(todo) == before:
+                        # Not even one test was reached: the kernel does not come up.
+                        for t in todo:
+                            self.done(t, "fail", 0, "not run: " + self.error)
+                        break
+            except Exception as e:      # pylint: disable=broad-except
+                self.error = repr(e)
+
+    def boot(self, todo):
+        """Run todo in one boot; returns what could not be run because the guest died on the way."""
+        lines = "".join(f"{i} {t.limit} {t.params} {t.command}\n" for i, t in enumerate(todo))
+        command = f"cat >/tmp/list <<'END'\n{lines}END\nexec kselftest /tmp/list\n"
+        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu)
+        current, start, detail, reached = None, 0, [], 0
+        deadline = [time.monotonic() + BOOT[self.level]]
+        over = threading.Event()
+
+        def watch():
+            while not over.wait(1):
+                if time.monotonic() > deadline[0]:
+                    guest.end()
+                    return
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        died = None
+        try:
+            pending = None
+            for raw in guest.qemu.stdout:
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                m = re.match(r"# start (\d+)$", line)
+                if m:
+                    current, start, pending = int(m[1]), time.monotonic(), None
+                    # The guest ends a test itself; twice that and a minute means that the guest hangs.
+                    deadline[0] = start + 2 * todo[current].limit + 60
+                    continue
+                m = re.match(r"(ok|not ok) \d+ - (\d+) # (?:SKIP ?(.*?) ?# )?time=([\d.]+) ?(.*)$", line)
+                if m:
+                    current = int(m[2])
+                    outcome = "fail" if m[1] != "ok" else "pass" if m[3] is None else "skip"
+                    self.done(todo[current], outcome, float(m[4]), m[3] or m[5])
+                    reached, pending = current + 1, current if outcome == "fail" else None
+                    current = None
+                    deadline[0] = time.monotonic() + 60
+                    continue
+                if line.startswith("#   ") and pending is not None:
+                    detail.append((todo[pending].name, line[4:]))
+                elif not line.startswith(("TAP version", "1..")):
+                    detail.append(("", line))
+            guest.qemu.wait()
+            over.set()
+            status = guest.result(f"{BOOT[self.level]}" if time.monotonic() > deadline[0] else None)
+            if status and current is None and reached < len(todo):
+                died = f"kselftest ended with status {status}"
+        except GuestError as e:
+            died = str(e)
+        finally:
+            over.set()
+            guest.close()
+        with open(os.path.join(OUT, "log", self.label.replace(" ", "-") + ".txt"), "a", encoding="utf-8") as f:
+            for name, line in detail:
+                f.write(f"{name}: {line}\n" if name else line + "\n")
+            if died:
+                f.write(died + "\n")
+        if current is not None:
+            self.error = died or "the guest ended"
+            self.done(todo[current], "fail", time.monotonic() - start, "the guest died: " + self.error.split("\n")[0])
+            reached = current + 1
+        elif reached < len(todo):
+            self.error = (died or "the guest ended early").split("\n")[0]
+        return todo[reached:]
+
+
+def main():
+    global OUT
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--levels", default="01")
+    parser.add_argument("--pcpus", default="12")
+    parser.add_argument("--slow", type=int, default=1, help="factor for all time limits: the kernel checks itself")
+    parser.add_argument("base")
+    parser.add_argument("series")
+    parser.add_argument("out")
+    parser.add_argument("patterns", nargs="*")
+    args = parser.parse_args()
+    images = {k: i for k, i in (("base", args.base), ("series", args.series)) if i != "-"}
+    OUT, patterns = args.out, args.patterns
+    os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
+    tests = [t for t in read_list(os.path.join(TOP, "ci/selftests.list"))
+             if not patterns or any(fnmatch.fnmatch(t.name, p) or t.name.split()[0] == p for p in patterns)]
+    tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
+                        pcpus=[p for p in t.pcpus if str(p) in args.pcpus]) for t in tests]
+    tests = [t for t in tests if t.levels and t.pcpus]
+    if not tests:
+        raise SystemExit(f"no test in ci/selftests.list is called {' '.join(patterns)}")
+    known = read_known(os.path.join(TOP, "ci/known-failures"))
+    qemu = say_where("qemu/build")
+    results, machines = {}, []
+    slots = threading.Semaphore(os.cpu_count() or 1)
+    # The longest first, so that no core idles at the end.
+    for level in (1, 0):
+        for pcpus in (2, 1):
+            mine = [t for t in tests if level in t.levels and pcpus in t.pcpus]
+            # Tests with equal module parameters stand together: fewer reloads.
+            mine.sort(key=lambda t: t.params)
+            for kernel, image in images.items():
+                if mine:
+                    machines.append(Machine(slots, results, kernel, image, level, pcpus, mine, qemu))
+    total = sum(len(m.tests) for m in machines)
+    start = told = time.monotonic()
+
+    def stop(signum, _frame):
+        for m in machines:
+            if m.guest:
+                m.guest.end()
+        print(f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run; rerun to start again", flush=True)
+        os._exit(128 + signum)
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, stop)
+
+    for m in machines:
+        m.start()
+    while any(m.is_alive() for m in machines):
+        time.sleep(0.5)
+        now = time.monotonic()
+        if now - told >= (5 if sys.stdout.isatty() else 60):
+            told = now
+            print(f"selftests: {len(results)} of {total} after {now - start:.0f} s", end="\r" if sys.stdout.isatty() else "\n", flush=True)
+    for m in machines:
+        if m.error and not any(k.kernel == m.kernel and k.level == m.level for k in results):
+            raise SystemExit(f"{m.label}: {m.error}")
+
+    with open(os.path.join(OUT, "selftests.tsv.new"), "w", encoding="utf-8") as f:
+        f.write("test\tlevel\tpcpus\tkernel\toutcome\tseconds\tnote\n")
+        for t in tests:
+            for k in sorted(k for k in results if k.name == t.name):
+                r = results[k]
+                f.write(f"{t.name}\t{k.level}\t{k.pcpus}\t{k.kernel}\t{r.outcome}\t{r.seconds:.1f}\t{r.note}\n")
+    os.rename(os.path.join(OUT, "selftests.tsv.new"), os.path.join(OUT, "selftests.tsv"))
+    return report(tests, images, results, known, time.monotonic() - start)
+
+
+def cell(results, kernel, level, name, all_pcpus):
+    """pass, skip, or what fails; with the number of pCPUs if it matters."""
+    got = {p: results.get(Key(kernel, level, p, name)) for p in all_pcpus}
+    got = {p: r for p, r in got.items() if r}
+    if not got:
+        return "-"
+    kinds = {r.outcome.replace("fail", "FAIL") for r in got.values()}
+    if len(kinds) == 1:
+        return kinds.pop()
+    return " ".join(f"{r.outcome.replace('fail', 'FAIL')}@{p}" for p, r in sorted(got.items()))
+
+
+def report(tests, images, results, known, seconds):
+    width = max(len(t.name) for t in tests)
+    columns = [(k, l) for l in (0, 1) for k in images if any(l in t.levels for t in tests)]
+    print(f"{'test':{width}}  {'pCPUs':5}" + "".join(f"  {'L%d %s' % (l, k):13}" for k, l in columns).rstrip())
+    for t in tests:
+        cells = [cell(results, k, l, t.name, t.pcpus) for k, l in columns]
+        print(f"{t.name:{width}}  {','.join(map(str, t.pcpus)):5}" + "".join(f"  {c:13}" for c in cells).rstrip())
+
+    bad, expected, skips, cured = [], [], collections.defaultdict(set), set()
+    for k, r in sorted(results.items()):
+        if r.outcome == "skip":
+            skips[k.name, r.note].add(f"L{k.level}")
+        elif r.outcome == "fail":
+            listed = known.get((k.level, k.name))
+            base = results.get(k._replace(kernel="base"))
+            if k.kernel == "base" and listed:
+                expected.append((k, listed))
+            elif k.kernel == "series" and listed and (base is None or base.outcome == "fail"):
+                expected.append((k, listed))
+            else:
+                bad.append((k, r, "the base passes" if k.kernel == "series" and base and base.outcome != "fail" else
+                            "not in ci/known-failures"))
+        elif k.kernel == "base" and (k.level, k.name) in known:
+            cured.add((k.level, k.name))
+    if skips:
+        print("skipped:")
+        for (name, note), levels in sorted(skips.items()):
+            print(f"  {name} ({' '.join(sorted(levels))}): {note or 'no reason given'}")
+    if expected:
+        print("known failures of the base (ci/known-failures):")
+        for level, name in sorted({(k.level, k.name) for k, _ in expected}):
+            print(f"  L{level} {name}: {known[level, name]}")
+    for level, name in sorted(cured):
+        print(f"in ci/known-failures, but the base passes: L{level} {name}")
+    for k, r, why in bad:
+        print(f"FAIL: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note} ({why})")
+        log = os.path.join(OUT, "log", f"{k.kernel}-L{k.level}-{k.pcpus}-pCPU{'s' if k.pcpus > 1 else ''}.txt")
+        if os.path.exists(log):
+            with open(log, encoding="utf-8") as f:
+                for line in [l for l in f if l.startswith(k.name + ": ")][-8:]:
+                    print("    " + line[len(k.name) + 2:].rstrip())
+    for kernel in images:
+        got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
+        print(f"{kernel}: {got['pass']} pass, {got['fail']} fail, {got['skip']} skip")
+    print(f"selftests: {len(results)} runs in {seconds:.0f} s, {os.path.relpath(OUT, TOP)}/selftests.tsv")
+    good = len(results) - len(bad) - sum(r.outcome == "skip" for r in results.values())
+    with open(os.path.join(OUT, "selftests.count"), "w", encoding="utf-8") as f:
+        f.write(f"{good} {len(bad)} {len(results) - len(bad) - good}\n")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,100 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""step.py [-v] LOGDIR LABEL CMD...: run CMD with its output in a log and say how long it takes.
+
+One line when it is done, a line every minute while it is not, the last 20 lines of the log if it fails.
+CMD and all that it starts end when this process or its parent does.  Exit status: CMD's.
+"""
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+def say(text):
+    print(text, flush=True)
+
+
+def last_lines(path, n):
+    with open(path, "rb") as f:
+        f.seek(0, os.SEEK_END)
+        f.seek(max(0, f.tell() - 16384))
+        lines = [l for l in f.read().decode(errors="replace").splitlines() if l.strip()]
+    # A parallel make goes on for a while after the error: show the error if it can be told.
+    errors = [i for i, l in enumerate(lines) if re.search(r"\berror\b|Error \d|FAILED|fatal:", l)]
+    if errors and errors[0] < len(lines) - n:
+        return lines[max(0, errors[0] - n // 2):][:n]
+    return lines[-n:]
+
+
+def main():
+    args = sys.argv[1:]
+    verbose = args[0] == "-v"
+    if verbose:
+        args = args[1:]
+    logdir, label, cmd = args[0], args[1], args[2:]
+    parent = os.getppid()
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:
+        return 143
+    os.makedirs(logdir, exist_ok=True)
+    log = os.path.join(logdir, re.sub(r"[^A-Za-z0-9.+-]+", "-", label).strip("-") + ".log")
+    start = time.monotonic()
+    with open(log, "wb") as out:
+        # A process group of its own, so that everything below CMD can be ended at once.
+        child = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=None if verbose else out,
+                                 stderr=subprocess.STDOUT if not verbose else None, start_new_session=True,
+                                 preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+
+    def end(signum, _frame):
+        try:
+            os.killpg(child.pid, signal.SIGTERM)
+            time.sleep(0.5)
+            os.killpg(child.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        say(f"{label}: interrupted after {time.monotonic() - start:.0f} s; rerun to go on")
+        os._exit(128 + signum)
+
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, end)
+
+    told = 0
+    tty = sys.stdout.isatty()
+    while True:
+        try:
+            status = child.wait(timeout=1)
+            break
+        except subprocess.TimeoutExpired:
+            now = int(time.monotonic() - start)
+            if tty and not verbose:
+                print(f"\r{label} ... {now} s ", end="", flush=True)
+            elif now - told >= 60:
+                told = now
+                say(f"{label} ... {now} s")
+    if tty and not verbose:
+        print("\r\033[K", end="")
+    took = time.monotonic() - start
+    if status == 0:
+        say(f"{label}: done in {took:.0f} s")
+        return 0
+    say(f"{label}: FAILED after {took:.0f} s (status {status}), end of {log}:")
+    if not verbose:
+        for line in last_lines(log, 20):
+            say("    " + line)
+    # What CMD left running would hold locks and files.
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    return status if status > 0 else 128 - status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

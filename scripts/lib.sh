@@ -1,0 +1,188 @@
+# shellcheck shell=bash
+# Sourced by every verb: paths, messages, the lock and the step runner.
+set -euo pipefail
+export LC_ALL=C
+
+TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=$TOP/build
+CACHE=${KVM_TLB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvm-tlb-tags}
+REPO=$CACHE/linux.git		# bare: every base ever imported, a tag each
+APT=$CACHE/apt			# isolated apt: own lists, own archives
+TOOLS=$CACHE/tools		# packages unpacked, not installed
+export TOP BUILD CACHE REPO APT TOOLS
+
+# Objects are found again by content, whoever built them first.
+export CCACHE_DIR=$CACHE/ccache CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-6G} CCACHE_COMPILERCHECK=content
+# Debian 12's interpreter, not whichever comes first in PATH: QEMU's configure and the packages above are made for it.
+PYTHON=/usr/bin/python3
+export PYTHON
+
+die() {
+	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	exit 1
+}
+
+note() {
+	printf '%s\n' "$*" >&2
+}
+
+# usage FILE: the comment block at the top of a verb is its help.
+usage() {
+	sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"
+}
+
+help_if_asked() {
+	case ${2-} in
+	-h | --help)
+		usage "$1"
+		exit 0
+		;;
+	esac
+}
+
+# One writer per clone.  The second one says so and waits; verbs called by a verb run under its lock.
+lock() {
+	[ -z "${KVM_TLB_LOCKED-}" ] || return 0
+	mkdir -p "$BUILD" "$CACHE"
+	exec 9>"$BUILD/.lock"
+	if ! flock -n 9; then
+		note "another run in this clone is at work (process $(cat "$BUILD/.lock.pid" 2>/dev/null || echo unknown)): waiting for it"
+		flock 9
+	fi
+	echo $$ >"$BUILD/.lock.pid"
+	export KVM_TLB_LOCKED=$$
+}
+
+# step LABEL CMD...: one line with the elapsed time, output to a log, the last lines of it if CMD fails.
+step() {
+	"$PYTHON" "$TOP/ci/step.py" ${VERBOSE:+-v} "$BUILD/log" "$@"
+}
+
+# need_disk DIR: 8 GB is what a run from nothing takes at most.
+need_disk() {
+	local kb
+	mkdir -p "$1"
+	kb=$(df -Pk "$1" | awk 'NR == 2 { print $4 }')
+	[ "$kb" -ge "${KVM_TLB_MIN_KB:-8388608}" ] ||
+		die "$1 has $((kb / 1024)) MB free and 8192 are needed: free some, or point KVM_TLB_CACHE elsewhere"
+}
+
+# hash_of FILE...: content key of files, names included (relative to the project).
+hash_of() {
+	(cd "$TOP" && sha256sum -- "$@") | sha256sum | cut -c1-16
+}
+
+# in_series: the patch files in order, relative to the project, each checked to be there and listed once.
+in_series() {
+	local line f seen=
+	while read -r line; do
+		case $line in '' | '#'*) continue ;; esac
+		f=$line
+		[ -s "$TOP/$f" ] || die "series names $f, which is missing or empty: git checkout $f, or run scripts/export"
+		case " $seen " in *" $f "*) die "series lists $f twice" ;; esac
+		seen="$seen $f"
+		echo "$f"
+	done <"$TOP/series"
+	for f in "$TOP"/patches/*.patch "$TOP"/selftests/*.patch; do
+		[ -e "$f" ] || continue
+		f=${f#"$TOP"/}
+		case " $seen " in *" $f "*) ;; *) die "$f is not in series: add it there or remove the file" ;; esac
+	done
+}
+
+# --- the source tree
+
+# Where objects of the base come from.
+alternates() {
+	echo "$REPO/objects"
+	[ -z "${KDIR-}" ] || git -C "$KDIR" rev-parse --path-format=absolute --git-path objects
+}
+
+# check_kdir DIR: a kernel git tree, clean, new enough for KVM's internals that the series builds on.
+check_kdir() {
+	local v
+	[ -d "$1" ] || die "$1 is not a directory: KDIR must be a kernel git tree"
+	git -C "$1" rev-parse -q --verify HEAD >/dev/null 2>&1 || die "$1 is not a git tree with a commit: KDIR must be a kernel git tree"
+	[ -e "$1/arch/x86/kvm/svm/nested.c" ] || die "$1 is not a kernel tree (no arch/x86/kvm/svm/nested.c)"
+	v=$(awk '/^(VERSION|PATCHLEVEL) =/ { printf "%03d", $3 } END { print "" }' "$1/Makefile")
+	[ "$v" -ge 007003 ] 2>/dev/null || die "$1 is Linux $(sed -n '2s/.*= //p;3s/.*= /./p' "$1/Makefile" | tr -d '\n'), too old: the series needs 7.3 or newer"
+	git -C "$1" diff --quiet HEAD -- 2>/dev/null || die "$1 has uncommitted changes: commit or stash them first"
+	[ ! -d "$(git -C "$1" rev-parse --path-format=absolute --git-path rebase-apply)" ] || die "$1 is in the middle of git am or rebase: finish or abort it first"
+}
+
+# The branch of scripts/tree remembers its base, in the repository's own configuration.
+BRANCH=kvm-tlb-tags
+recorded_base() {
+	git -C "$1" config "branch.$BRANCH.kvmTlbBase" || true
+}
+
+base_commit() {
+	local b
+	if [ -n "${KDIR-}" ]; then
+		check_kdir "$KDIR"
+		if [ "$(git -C "$KDIR" symbolic-ref -q --short HEAD || true)" = "$BRANCH" ]; then
+			b=$(recorded_base "$KDIR")
+			[ -n "$b" ] || die "$KDIR is on branch $BRANCH, which scripts/tree did not make: check out the base"
+			echo "$b"
+		else
+			git -C "$KDIR" rev-parse HEAD
+		fi
+		return
+	fi
+	[ -s "$CACHE/base-version" ] || die "no base in the cache: run scripts/setup"
+	git -C "$REPO" rev-parse -q --verify "refs/tags/base/$(cat "$CACHE/base-version")^{commit}" ||
+		die "the base in the cache is damaged: rm -r $REPO and run scripts/setup"
+}
+
+base_name() {
+	if [ -n "${KDIR-}" ]; then
+		git -C "$KDIR" describe --always "$(base_commit)"
+	else
+		cat "$CACHE/base-version"
+	fi
+}
+
+# Who commits when the rig applies patches: nobody in particular, so that ids depend on content only.
+am_identity() {
+	export GIT_COMMITTER_NAME="KVM TLB tags series" GIT_COMMITTER_EMAIL=kvm-tlb-tags@localhost
+}
+
+# am DIR PATCHES: apply to the work tree DIR; if one fails, say which and why and put DIR back as it was.
+am() {
+	local dir=$1 before p log
+	[ -n "$2" ] || return 0
+	log=$(mktemp)
+	before=$(git -C "$dir" rev-parse HEAD)
+	while read -r p; do
+		if ! git -C "$dir" -c core.hooksPath=/dev/null am -q --committer-date-is-author-date --no-gpg-sign "$TOP/$p" >"$log" 2>&1; then
+			git -C "$dir" am --abort >/dev/null 2>&1 || true
+			rm -rf "$(git -C "$dir" rev-parse --path-format=absolute --git-path rebase-apply)"
+			git -C "$dir" reset -q --hard "$before"
+			sed 's/^/    /' "$log" | grep -v hint: | head -n 8 >&2
+			rm -f "$log"
+			die "$p does not apply to $(base_name): $(am_file "$TOP/$p" "$dir"); rebase it with scripts/tree, or choose another base"
+		fi
+	done <<<"$2"
+	rm -f "$log"
+}
+
+# am_file PATCH DIR: the first file of PATCH that does not take its hunks.
+am_file() {
+	git -C "$2" apply --check "$1" 2>&1 | sed -n 's/^error: patch failed: \(.*\):[0-9]*$/first in \1/p; s/^error: \(.*\): .*$/first in \1/p; s/^error: \(corrupt.*\|No valid.*\)/\1/p' | head -n 1
+}
+
+# same_patches DIR: is what ci/format wrote there equal to the project's?
+same_patches() {
+	cmp -s "$1/series" "$TOP/series" && diff -r -q "$1/patches" "$TOP/patches" >/dev/null && diff -r -q "$1/selftests" "$TOP/selftests" >/dev/null
+}
+
+# The repository that scripts/tree made, for the verbs that work on its branch.
+tree_repo() {
+	local repo=${KDIR:-$BUILD/linux}
+	[ -n "$(git -C "$repo" config "branch.$BRANCH.kvmTlbBase" 2>/dev/null || true)" ] ||
+		die "no branch $BRANCH in $repo: run scripts/tree first"
+	git -C "$repo" rev-parse -q --verify "refs/heads/$BRANCH" >/dev/null || die "no branch $BRANCH in $repo: run scripts/tree first"
+	[ "$(git -C "$repo" symbolic-ref -q --short HEAD)" = "$BRANCH" ] || die "$repo is not on branch $BRANCH (a rebase under way?): finish it or check the branch out"
+	git -C "$repo" diff --quiet HEAD -- || die "$repo has uncommitted changes: commit or stash them first"
+	echo "$repo"
+}
