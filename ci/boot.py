@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """boot.py IMAGE LEVEL CPUS TIMEOUT [CMD...]: called by scripts/boot."""
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,31 +17,37 @@ def main():
     command = shlex.join(sys.argv[5:])
     tty = sys.stdin.isatty()
     saved = termios.tcgetattr(0) if tty else None
-    guest = Guest(image, level, cpus, command or "exec sh -i", interactive=not command)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    guest = late = None
+
+    def expired(_signum, _frame):
+        nonlocal late
+        late = timeout
+        # No waiting here: what was interrupted may be a wait, and holds its lock.
+        guest.qemu.kill()
+
+    for s in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, lambda signum, _: sys.exit(128 + signum))
     try:
+        guest = Guest(image, level, cpus, command or "exec sh -i", interactive=not command)
+        if timeout:
+            signal.signal(signal.SIGALRM, expired)
+            signal.alarm(timeout)
         if command:
-            # The console of the guest turns every newline into two characters; give back what CMD wrote.
-            late = None
-            if timeout:
-                signal.signal(signal.SIGALRM, lambda *_: guest.end())
-                signal.alarm(timeout)
+            # Each level's terminal puts a return before the newline; give back what CMD wrote.
             for line in guest.qemu.stdout:
-                sys.stdout.buffer.write(line.replace(b"\r\n", b"\n"))
+                sys.stdout.buffer.write(re.sub(rb"\r+\n", b"\n", line))
                 sys.stdout.buffer.flush()
-            guest.qemu.wait()
-            if timeout and signal.alarm(0) == 0:
-                late = timeout
-            return guest.result(late)
         guest.qemu.wait()
-        return guest.result()
+        return guest.result(late)
     except GuestError as e:
         print(e, file=sys.stderr, end="")
         return 125
     except KeyboardInterrupt:
         return 130
     finally:
-        guest.close()
+        signal.alarm(0)
+        if guest:
+            guest.close()
         if saved:
             termios.tcsetattr(0, termios.TCSADRAIN, saved)
 

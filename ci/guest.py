@@ -22,6 +22,10 @@ class GuestError(Exception):
     """The machine ended, or had to be ended, without an exit status of its command."""
 
 
+def die(text):
+    raise SystemExit(f"{os.environ.get('KVM_TLB_VERB', 'rig')}: {text}")
+
+
 def say_where(*command):
     """A path printed by one of the ci/ scripts that know where products are."""
     out = subprocess.run([os.path.join(TOP, "ci", command[0]), *command[1:]], stdout=subprocess.PIPE, check=False)
@@ -30,20 +34,23 @@ def say_where(*command):
     return out.stdout.decode().splitlines()[-1]
 
 
-def machine(level, cpus, files, image, kernel, console, status, stdio):
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()):
     """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU."""
     accel = ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"] if level == 0 else \
         ["-accel", "kvm", "-cpu", "host,-xsave"]
     args = accel + [
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(MEMORY[level]), "-smp", str(cpus),
         "-kernel", kernel, "-append",
-        "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check",
+        # tsc=reliable: two emulated CPUs that check each other's clock can keep an L1 busy for minutes.
+        "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check tsc=reliable",
         "-drive", f"file={image},format=raw,if=virtio,readonly=on",
         "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
         "-device", "virtio-serial-pci",
         "-chardev", stdio, "-device", "virtconsole,chardev=io",
         "-chardev", f"file,id=status,path={status}", "-device", "virtserialport,chardev=status,name=rig.status",
     ]
+    for path in serial:
+        args += ["-serial", f"file:{path}"]
     for name, path in files.items():
         args += ["-fw_cfg", f"name=opt/rig/{name},file={path}"]
     return args
@@ -52,15 +59,15 @@ def machine(level, cpus, files, image, kernel, console, status, stdio):
 class Guest:
     """One L0, and an L1 in it if level is 1.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in."""
 
-    def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), files=None, interactive=False, qemu=None):
+    def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None):
         self.dir = tempfile.TemporaryDirectory(prefix="rig.")
         self.level = level
-        own = {"cmd": command, "modules": "".join(m + "\n" for m in modules), **(files or {})}
-        blobs = own
+        own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
         if level == 1:
-            l1 = machine(1, cpus, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
-                         "/tmp/l1.console", "/tmp/l1.status", "stdio,id=io,signal=off")
-            # Files of L1's command travel in its text: one channel less.
+            # L1 has one CPU: with two, an L1 on TCG hangs while booting, now and then with MTTCG, always without.
+            # Its console is L0's second serial port, so that it can be read whatever becomes of L0.
+            l1 = machine(1, 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
+                         "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off")
             blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": "kvm_amd\n",
                      "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
         paths = {}
@@ -68,13 +75,13 @@ class Guest:
             paths[name] = os.path.join(self.dir.name, name)
             with open(paths[name], "w", encoding="utf-8") as f:
                 f.write(text)
-        self.console = os.path.join(self.dir.name, "console")
+        self.consoles = [os.path.join(self.dir.name, f"console{l}") for l in range(level + 1)]
         self.status = os.path.join(self.dir.name, "status")
         qemu = qemu or say_where("qemu/build")
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
             machine(0, cpus, paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    self.console, self.status, stdio)
+                    self.consoles[0], self.status, stdio, self.consoles[1:])
         parent = os.getpid()
 
         def child():
@@ -101,13 +108,19 @@ class Guest:
                 return int(value)
         except (OSError, ValueError):
             pass
-        try:
-            with open(self.console, encoding="utf-8", errors="replace") as f:
-                tail = f.read().splitlines()[-CONSOLE_LINES:]
-        except OSError:
-            tail = []
         why = f"no end within {timed_out} s" if timed_out else f"it ended without an exit status (QEMU's was {self.qemu.returncode})"
-        raise GuestError(f"L0: {why}; end of its console:\n" + "".join(f"    {l}\n" for l in tail))
+        raise GuestError(f"L{self.level}: {why}; end of the console{'s' if self.level else ''}:\n" + self.last_lines())
+
+    def last_lines(self):
+        text = ""
+        for level, path in enumerate(self.consoles):
+            try:
+                with open(path, encoding="utf-8", errors="replace") as f:
+                    tail = [l.rstrip() for l in f.read().splitlines() if l.strip()][-CONSOLE_LINES:]
+            except OSError:
+                tail = []
+            text += "".join(f"    L{level}: {l}\n" for l in tail)
+        return text
 
     def close(self):
         self.end()

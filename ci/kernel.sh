@@ -10,11 +10,24 @@ kmake() {
 		KBUILD_BUILD_HOST=rig KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
 }
 
+# series_fragment COMMIT: what ci/config/series.config says about the symbols that the tree has.
+series_fragment() {
+	local line symbol kconfig
+	kconfig=$(git -C "$src" show "$1:arch/x86/kvm/Kconfig")
+	while read -r line; do
+		symbol=${line%%=*}
+		case $line in CONFIG_*) ;; *) continue ;; esac
+		! grep -qx "config ${symbol#CONFIG_}" <<<"$kconfig" || echo "$line"
+	done <"$TOP/ci/config/series.config"
+}
+
 # kconfigure OBJ FRAGMENT...: tinyconfig and the fragments, if they changed; fails if Kconfig drops a line of them.
 kconfigure() {
 	local obj=$1
 	shift
 	mkdir -p "$obj"
+	series_fragment HEAD >"$obj/.series.config"
+	set -- "$@" "$obj/.series.config"
 	{ echo "$*"; cat "$@"; } >"$obj/.fragments.new"
 	if [ ! -e "$obj/.config" ] || ! cmp -s "$obj/.fragments.new" "$obj/.fragments"; then
 		kmake "$obj" tinyconfig

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from guest import TOP, Guest, GuestError, say_where
+from guest import TOP, Guest, GuestError, die, say_where
 
 # Seconds for booting: L0, and L1 in it.  The machines are shared and noisy, so this is generous.
 BOOT = {0: 120, 1: 240}
@@ -36,7 +36,7 @@ def read_list(path):
             head, _, arguments = line.partition(" -- ")
             fields = head.split()
             if len(fields) < 4 or set(fields[1]) - set("01") or set(fields[2]) - set("12") or not fields[3].isdigit():
-                raise SystemExit(f"{path}:{number}: not a test line: {line}")
+                die(f"{path}:{number}: not a test line: {line}")
             params = fields[4:]
             name = " ".join([os.path.basename(fields[0])] + params + ([arguments] if arguments else []))
             tests.append(Test(name, [int(c) for c in fields[1]], [int(c) for c in fields[2]], int(fields[3]),
@@ -44,8 +44,12 @@ def read_list(path):
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
-            raise SystemExit(f"{path}: {n} stands there twice")
+            die(f"{path}: {n} stands there twice: remove one")
     return tests
+
+
+def called(test, pattern):
+    return fnmatch.fnmatch(test.name, pattern) or test.name.split()[0] == pattern
 
 
 def read_known(path):
@@ -57,7 +61,7 @@ def read_known(path):
                 continue
             m = re.match(r"L([01*]) (.+?) : (.+)", line)
             if not m:
-                raise SystemExit(f"{path}:{number}: not 'L<level> name : reason'")
+                die(f"{path}:{number}: not 'L<level> name : reason'")
             for level in ("01" if m[1] == "*" else m[1]):
                 known[int(level), m[2]] = m[3].strip()
     return known
@@ -97,7 +101,9 @@ class Machine(threading.Thread):
         lines = "".join(f"{i} {t.limit} {t.params} {t.command}\n" for i, t in enumerate(todo))
         command = f"cat >/tmp/list <<'END'\n{lines}END\nexec kselftest /tmp/list\n"
         self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu)
-        current, start, detail, reached = None, 0, [], 0
+        current, start, reached = None, 0, 0
+        # Line by line: an interrupted run shows how far it came.
+        log = open(os.path.join(OUT, "log", self.label.replace(" ", "-") + ".txt"), "a", buffering=1, encoding="utf-8")
         deadline = [time.monotonic() + BOOT[self.level]]
         over = threading.Event()
 
@@ -124,14 +130,15 @@ class Machine(threading.Thread):
                     current = int(m[2])
                     outcome = "fail" if m[1] != "ok" else "pass" if m[3] is None else "skip"
                     self.done(todo[current], outcome, float(m[4]), m[3] or m[5])
+                    log.write(f"{outcome} {m[4]} s {todo[current].name}\n")
                     reached, pending = current + 1, current if outcome == "fail" else None
                     current = None
                     deadline[0] = time.monotonic() + 60
                     continue
                 if line.startswith("#   ") and pending is not None:
-                    detail.append((todo[pending].name, line[4:]))
+                    log.write(f"{todo[pending].name}: {line[4:]}\n")
                 elif not line.startswith(("TAP version", "1..")):
-                    detail.append(("", line))
+                    log.write(line + "\n")
             guest.qemu.wait()
             over.set()
             status = guest.result(f"{BOOT[self.level]}" if time.monotonic() > deadline[0] else None)
@@ -142,11 +149,9 @@ class Machine(threading.Thread):
         finally:
             over.set()
             guest.close()
-        with open(os.path.join(OUT, "log", self.label.replace(" ", "-") + ".txt"), "a", encoding="utf-8") as f:
-            for name, line in detail:
-                f.write(f"{name}: {line}\n" if name else line + "\n")
-            if died:
-                f.write(died + "\n")
+        if died:
+            log.write(died + "\n")
+        log.close()
         if current is not None:
             self.error = died or "the guest ended"
             self.done(todo[current], "fail", time.monotonic() - start, "the guest died: " + self.error.split("\n")[0])
@@ -171,12 +176,15 @@ def main():
     OUT, patterns = args.out, args.patterns
     os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
     tests = [t for t in read_list(os.path.join(TOP, "ci/selftests.list"))
-             if not patterns or any(fnmatch.fnmatch(t.name, p) or t.name.split()[0] == p for p in patterns)]
+             if not patterns or any(called(t, p) for p in patterns)]
+    for p in patterns:
+        if not any(called(t, p) for t in tests):
+            die(f"no test in ci/selftests.list is called {p}")
     tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
                         pcpus=[p for p in t.pcpus if str(p) in args.pcpus]) for t in tests]
     tests = [t for t in tests if t.levels and t.pcpus]
     if not tests:
-        raise SystemExit(f"no test in ci/selftests.list is called {' '.join(patterns)}")
+        die("no test in ci/selftests.list runs at this level with so many pCPUs")
     known = read_known(os.path.join(TOP, "ci/known-failures"))
     qemu = say_where("qemu/build")
     results, machines = {}, []
@@ -198,7 +206,9 @@ def main():
             if m.guest:
                 m.guest.end()
         print(f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run; rerun to start again", flush=True)
-        os._exit(128 + signum)
+        # As ci/step.py does: the shell above must not go on.
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
     for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, stop)
 
@@ -212,7 +222,7 @@ def main():
             print(f"selftests: {len(results)} of {total} after {now - start:.0f} s", end="\r" if sys.stdout.isatty() else "\n", flush=True)
     for m in machines:
         if m.error and not any(k.kernel == m.kernel and k.level == m.level for k in results):
-            raise SystemExit(f"{m.label}: {m.error}")
+            die(f"{m.label}: {m.error}")
 
     with open(os.path.join(OUT, "selftests.tsv.new"), "w", encoding="utf-8") as f:
         f.write("test\tlevel\tpcpus\tkernel\toutcome\tseconds\tnote\n")

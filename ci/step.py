@@ -33,6 +33,25 @@ def last_lines(path, n):
     return lines[-n:]
 
 
+def guard(group):
+    """A process that ends the group when this one is gone without a word: after SIGKILL there is nobody else to do it."""
+    ours, told = os.pipe()
+    if os.fork():
+        os.close(ours)
+        return told
+    os.setsid()
+    os.close(told)
+    # Who waits for the end of our output must not wait for the guard.
+    for fd in range(3):
+        os.close(fd)
+    if not os.read(ours, 1):
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    os._exit(0)
+
+
 def main():
     args = sys.argv[1:]
     verbose = args[0] == "-v"
@@ -46,11 +65,24 @@ def main():
     os.makedirs(logdir, exist_ok=True)
     log = os.path.join(logdir, re.sub(r"[^A-Za-z0-9.+-]+", "-", label).strip("-") + ".log")
     start = time.monotonic()
+    # A signal waits until there is somebody to handle it.
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+
+    def before_exec():
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
     with open(log, "wb") as out:
         # A process group of its own, so that everything below CMD can be ended at once.
-        child = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=None if verbose else out,
-                                 stderr=subprocess.STDOUT if not verbose else None, start_new_session=True,
-                                 preexec_fn=lambda: libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL))
+        try:
+            child = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=None if verbose else out,
+                                     stderr=subprocess.STDOUT if not verbose else None, start_new_session=True,
+                                     preexec_fn=before_exec)
+        except OSError as e:
+            say(f"{label}: cannot run {cmd[0]}: {e.strerror}")
+            return 127
+    told_guard = guard(child.pid)
 
     def end(signum, _frame):
         try:
@@ -59,11 +91,15 @@ def main():
             os.killpg(child.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
+        os.write(told_guard, b"x")
         say(f"{label}: interrupted after {time.monotonic() - start:.0f} s; rerun to go on")
-        os._exit(128 + signum)
+        # A shell goes on after a child that exits, but not after one that dies of the Ctrl-C that the shell saw as well.
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
 
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for s in signals:
         signal.signal(s, end)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     told = 0
     tty = sys.stdout.isatty()
@@ -82,6 +118,7 @@ def main():
         print("\r\033[K", end="")
     took = time.monotonic() - start
     if status == 0:
+        os.write(told_guard, b"x")
         say(f"{label}: done in {took:.0f} s")
         return 0
     say(f"{label}: FAILED after {took:.0f} s (status {status}), end of {log}:")

@@ -11,14 +11,17 @@ APT=$CACHE/apt			# isolated apt: own lists, own archives
 TOOLS=$CACHE/tools		# packages unpacked, not installed
 export TOP BUILD CACHE REPO APT TOOLS
 
-# Objects are found again by content, whoever built them first.
+# Objects are found again by content, whichever clone built them first.
 export CCACHE_DIR=$CACHE/ccache CCACHE_MAXSIZE=${CCACHE_MAXSIZE:-6G} CCACHE_COMPILERCHECK=content
+export CCACHE_BASEDIR=$TOP CCACHE_NOHASHDIR=1 CCACHE_DEPEND=1
 # Debian 12's interpreter, not whichever comes first in PATH: QEMU's configure and the packages above are made for it.
 PYTHON=/usr/bin/python3
 export PYTHON
 
+# Messages carry the name of the verb that was typed, whichever script below it finds the reason.
+export KVM_TLB_VERB=${KVM_TLB_VERB:-${0##*/}}
 die() {
-	printf '%s: %s\n' "${0##*/}" "$*" >&2
+	printf '%s: %s\n' "$KVM_TLB_VERB" "$*" >&2
 	exit 1
 }
 
@@ -64,7 +67,7 @@ need_disk() {
 	mkdir -p "$1"
 	kb=$(df -Pk "$1" | awk 'NR == 2 { print $4 }')
 	[ "$kb" -ge "${KVM_TLB_MIN_KB:-8388608}" ] ||
-		die "$1 has $((kb / 1024)) MB free and 8192 are needed: free some, or point KVM_TLB_CACHE elsewhere"
+		die "$1 has $((kb / 1024)) MB free and $((${KVM_TLB_MIN_KB:-8388608} / 1024)) are needed: free some, or point KVM_TLB_CACHE elsewhere"
 }
 
 # hash_of FILE...: content key of files, names included (relative to the project).
@@ -75,7 +78,8 @@ hash_of() {
 # in_series: the patch files in order, relative to the project, each checked to be there and listed once.
 in_series() {
 	local line f seen=
-	while read -r line; do
+	[ -e "$TOP/series" ] || die "there is no series file: git checkout series, or run scripts/export"
+	while read -r line || [ -n "$line" ]; do
 		case $line in '' | '#'*) continue ;; esac
 		f=$line
 		[ -s "$TOP/$f" ] || die "series names $f, which is missing or empty: git checkout $f, or run scripts/export"
@@ -104,10 +108,20 @@ check_kdir() {
 	[ -d "$1" ] || die "$1 is not a directory: KDIR must be a kernel git tree"
 	git -C "$1" rev-parse -q --verify HEAD >/dev/null 2>&1 || die "$1 is not a git tree with a commit: KDIR must be a kernel git tree"
 	[ -e "$1/arch/x86/kvm/svm/nested.c" ] || die "$1 is not a kernel tree (no arch/x86/kvm/svm/nested.c)"
+	[ -e "$1/Makefile" ] || die "$1 is not a kernel tree (no Makefile)"
 	v=$(awk '/^(VERSION|PATCHLEVEL) =/ { printf "%03d", $3 } END { print "" }' "$1/Makefile")
 	[ "$v" -ge 007003 ] 2>/dev/null || die "$1 is Linux $(sed -n '2s/.*= //p;3s/.*= /./p' "$1/Makefile" | tr -d '\n'), too old: the series needs 7.3 or newer"
-	git -C "$1" diff --quiet HEAD -- 2>/dev/null || die "$1 has uncommitted changes: commit or stash them first"
-	[ ! -d "$(git -C "$1" rev-parse --path-format=absolute --git-path rebase-apply)" ] || die "$1 is in the middle of git am or rebase: finish or abort it first"
+	not_under_way "$1"
+	# Looking must not write the index.
+	git --no-optional-locks -C "$1" diff --quiet HEAD -- 2>/dev/null || die "$1 has uncommitted changes: commit or stash them first"
+}
+
+# not_under_way DIR: refuse what stopped half-way, since its HEAD is no base and its commits are on no branch yet.
+not_under_way() {
+	local d
+	for d in rebase-apply rebase-merge; do
+		[ ! -d "$(git -C "$1" rev-parse --path-format=absolute --git-path $d)" ] || die "$1 is in the middle of git am or rebase: finish or abort it first"
+	done
 }
 
 # The branch of scripts/tree remembers its base, in the repository's own configuration.
@@ -147,28 +161,48 @@ am_identity() {
 	export GIT_COMMITTER_NAME="KVM TLB tags series" GIT_COMMITTER_EMAIL=kvm-tlb-tags@localhost
 }
 
-# am DIR PATCHES: apply to the work tree DIR; if one fails, say which and why and put DIR back as it was.
-am() {
-	local dir=$1 before p log
-	[ -n "$2" ] || return 0
-	log=$(mktemp)
-	before=$(git -C "$dir" rev-parse HEAD)
-	while read -r p; do
-		if ! git -C "$dir" -c core.hooksPath=/dev/null am -q --committer-date-is-author-date --no-gpg-sign "$TOP/$p" >"$log" 2>&1; then
-			git -C "$dir" am --abort >/dev/null 2>&1 || true
-			rm -rf "$(git -C "$dir" rev-parse --path-format=absolute --git-path rebase-apply)"
-			git -C "$dir" reset -q --hard "$before"
-			sed 's/^/    /' "$log" | grep -v hint: | head -n 8 >&2
-			rm -f "$log"
-			die "$p does not apply to $(base_name): $(am_file "$TOP/$p" "$dir"); rebase it with scripts/tree, or choose another base"
-		fi
-	done <<<"$2"
-	rm -f "$log"
+# whole CMD...: out of reach of Ctrl-C, after which git leaves locks and half-written files; the caller's trap runs after it.
+# Ignoring the signal would not do: git then goes on without its locks.
+whole() {
+	setsid -w "$@"
 }
 
-# am_file PATCH DIR: the first file of PATCH that does not take its hunks.
+# am DIR PATCHES: apply to the work tree DIR; if one fails, or on Ctrl-C, put DIR back as it was; say which failed and why.
+am() {
+	local dir=$1 before p log why
+	[ -n "$2" ] || return 0
+	log=$BUILD/am.log
+	before=$(git -C "$dir" rev-parse HEAD)
+	# A second Ctrl-C must not stop the cleaning up.
+	trap 'trap "" INT TERM HUP; am_undo "$dir" "$before"; note "$KVM_TLB_VERB: interrupted, $dir is as it was"; exit 130' INT TERM HUP
+	while read -r p; do
+		# A repacking in the background would go on after us, and hold the lock.
+		if ! whole git -C "$dir" -c core.hooksPath=/dev/null -c gc.auto=0 am -q --committer-date-is-author-date --no-gpg-sign "$TOP/$p" >"$log" 2>&1; then
+			whole git -C "$dir" am --abort >/dev/null 2>&1 || true
+			why=$(am_file "$TOP/$p" "$dir")
+			am_undo "$dir" "$before"
+			sed 's/^/    /' "$log" | grep -v -e hint: -e 'git am' | head -n 8 >&2 || true
+			die "$p does not apply to $(base_name): $why; rebase it with scripts/tree, or choose another base"
+		fi
+	done <<<"$2"
+	trap - INT TERM HUP
+}
+
+am_undo() {
+	whole git -C "$1" am --abort >/dev/null 2>&1 || true
+	rm -rf "$(git -C "$1" rev-parse --path-format=absolute --git-path rebase-apply)"
+	whole git -C "$1" reset -q --hard "$2"
+}
+
+# am_file PATCH DIR: the first file of PATCH that does not take its hunks, or that it is there already.
 am_file() {
-	git -C "$2" apply --check "$1" 2>&1 | sed -n 's/^error: patch failed: \(.*\):[0-9]*$/first in \1/p; s/^error: \(.*\): .*$/first in \1/p; s/^error: \(corrupt.*\|No valid.*\)/\1/p' | head -n 1
+	local subject
+	subject=$(git mailinfo /dev/null /dev/null <"$1" 2>/dev/null | sed -n 's/^Subject: //p' || true)
+	if [ -n "$subject" ] && git -C "$2" log -n 300 --format=%s | grep -xF -e "$subject" >/dev/null; then
+		echo "a commit of this name is there already"
+	else
+		git -C "$2" apply --check "$1" 2>&1 | sed -n 's/^error: patch failed: \(.*\):[0-9]*$/first in \1/p; s/^error: \(.*\): .*$/first in \1/p; s/^error: \(corrupt.*\|No valid.*\)/\1/p' | sed 1q || true
+	fi
 }
 
 # same_patches DIR: is what ci/format wrote there equal to the project's?

@@ -1,0 +1,1760 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""test_verbs.py [PATTERN...]: bad input to the verbs; called by scripts/test.
+
+Each bad input must give one line that says what to do, a status other than 0, nothing half-made and nothing lost.  Most tests
+run the verbs of a copy of this project, on a kernel of a few files with a series of its own; only the boots need products of
+scripts/build.  One line per test, the counts in build/results/verbs.count, status 0 if no test failed.
+"""
+import collections
+import contextlib
+import ctypes
+import email
+import email.policy
+import fcntl
+import fnmatch
+import hashlib
+import io
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import uuid
+
+sys.dont_write_bytecode = True
+TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(TOP, "ci"))
+import matrix   # pylint: disable=wrong-import-position
+
+VERBS = sorted(v for v in os.listdir(os.path.join(TOP, "scripts")) if v != "lib.sh")
+BRANCH = "kvm-tlb-tags"
+NEUTRAL = "KVM TLB tags series <kvm-tlb-tags@localhost>"
+# Every process that a verb starts inherits this, so that survivors are found, and nobody else's are taken for ours.
+MARK = "KVM_TLB_TEST_RUN=" + uuid.uuid4().hex
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
+
+Done = collections.namedtuple("Done", "status out err")
+
+
+class World:
+    """What all tests share: made once, only read (or copied) afterwards."""
+    tmp = None          # everything is in here
+    env = None          # the environment of every verb
+    kernel = None       # the small kernel repository, on its base
+    series = None       # project files of the series that applies to it
+    cache = None        # a cache that has the small kernel as its base
+    real_cache = None
+
+
+# --- processes
+
+def environment(home):
+    """Ours, without what the caller set for the verbs, for git, or for a desktop."""
+    env = {k: v for k, v in os.environ.items()
+           if not k.startswith(("KVM_TLB_", "GIT_", "XDG_")) and k not in ("KDIR", "VERBOSE", "EMAIL", "TMPDIR")}
+    config = os.path.join(home, "gitconfig")
+    with open(config, "w", encoding="utf-8") as f:
+        # Nothing here has to survive a power cut.
+        f.write("[user]\n\tname = Sender\n\temail = sender@example.org\n[init]\n\tdefaultBranch = main\n[core]\n\tfsync = none\n")
+    name, _, value = MARK.partition("=")
+    env.update(HOME=home, GIT_CONFIG_GLOBAL=config, GIT_CONFIG_SYSTEM=os.devnull, GIT_TERMINAL_PROMPT="0", LC_ALL="C",
+               PYTHONDONTWRITEBYTECODE="1")
+    env[name] = value
+    return env
+
+
+def die_with_us():
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+@contextlib.contextmanager
+def started(args, env, cwd=None):
+    """A process in a group of its own, as a shell with a terminal makes them; whatever happens, the group ends with the block."""
+    p = subprocess.Popen(args, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         start_new_session=True, preexec_fn=die_with_us)
+    try:
+        yield p
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(p.pid, signal.SIGKILL)
+        p.wait()
+        p.stdout.close()
+        p.stderr.close()
+
+
+def finish(p, timeout=120):
+    out, err = p.communicate(timeout=timeout)
+    return Done(p.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
+
+
+def run(args, env=None, cwd=None, timeout=120):
+    with started(args, env or World.env, cwd) as p:
+        return finish(p, timeout)
+
+
+def ours():
+    """Process id -> command line of what is left of the verbs that were started."""
+    left = {}
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        if int(pid) == os.getpid():
+            continue
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as f:
+                if MARK.encode() not in f.read().split(b"\0"):
+                    continue
+            with open(f"/proc/{pid}/cmdline", "rb") as f:
+                line = f.read().replace(b"\0", b" ").decode(errors="replace").strip()
+        except OSError:
+            continue
+        # A zombie has no command line, and waits only for its parent.
+        if line:
+            left[int(pid)] = line
+    return left
+
+
+def end_ours():
+    for pid in ours():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def wait_until(condition, seconds):
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+# --- files and repositories
+
+def read(path):
+    with open(path, encoding="utf-8") as f:
+        return f.read()
+
+
+def write(path, text):
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
+def git(repo, *args, check=True, **env):
+    p = subprocess.run(["git", "-C", repo, *args], env={**World.env, **env}, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                       stderr=subprocess.STDOUT, check=False)
+    text = p.stdout.decode(errors="replace")
+    if check and p.returncode:
+        raise AssertionError(f"git {' '.join(args)}: {text}")
+    return text.strip()
+
+
+def commit(repo, subject, files, author=NEUTRAL, body="A line that says why.\n"):
+    for name, text in files.items():
+        write(os.path.join(repo, name), text)
+    git(repo, "add", "-A")
+    git(repo, "commit", "-q", "--no-verify", "--author", author, "-m", subject, "-m", body)
+    return git(repo, "rev-parse", "HEAD")
+
+
+def digest(top, skip=()):
+    """Relative path -> content of every file below top."""
+    found = {}
+    for where, dirs, files in os.walk(top):
+        dirs[:] = [d for d in dirs if os.path.relpath(os.path.join(where, d), top) not in skip]
+        for name in files:
+            path = os.path.join(where, name)
+            if os.path.islink(path):
+                found[os.path.relpath(path, top)] = os.readlink(path)
+            else:
+                with open(path, "rb") as f:
+                    found[os.path.relpath(path, top)] = hashlib.sha256(f.read()).hexdigest()
+    return found
+
+
+def state(repo):
+    """What a user has in a repository: branches, where HEAD is, every file, what is staged, what is under way."""
+    if not os.path.isdir(os.path.join(repo, ".git")):
+        return digest(repo) if os.path.isdir(repo) else None
+    return {
+        "head": git(repo, "symbolic-ref", "-q", "HEAD", check=False) + " " + git(repo, "rev-parse", "HEAD", check=False),
+        "refs": git(repo, "for-each-ref"),
+        "status": git(repo, "status", "--porcelain", "--ignored", check=False),
+        "config": read(os.path.join(repo, ".git/config")),
+        "under way": [n for n in os.listdir(os.path.join(repo, ".git"))
+                      if n.startswith("rebase-") or n.endswith((".lock", "MERGE_HEAD"))],
+        "files": digest(repo, skip=(".git",)),
+    }
+
+
+def numbered(name, lines=60):
+    return "".join(f"int {name}_{i};\n" for i in range(1, lines + 1))
+
+
+def edited(text, line, words):
+    """text with its given line, counted from 1, replaced."""
+    lines = text.splitlines(keepends=True)
+    lines[line - 1] = words + "\n"
+    return "".join(lines)
+
+
+SVM, NESTED, VMX = (f"arch/x86/kvm/{f}.c" for f in ("svm/svm", "svm/nested", "vmx/vmx"))
+TAGS = "arch/x86/kvm/svm/tags.c"
+SELFTEST = "tools/testing/selftests/kvm/x86/first_test.c"
+
+
+def makefile(version, patchlevel):
+    return f"# SPDX-License-Identifier: GPL-2.0\nVERSION = {version}\nPATCHLEVEL = {patchlevel}\nSUBLEVEL = 0\n"
+
+
+def kernel_files():
+    """The least that the verbs, b4, get_maintainer.pl and checkpatch.pl take for a kernel tree."""
+    files = {f: "text\n" for f in ("COPYING", "CREDITS", "Kbuild", "Kconfig", "README", "Documentation/index.rst", "include/a.h",
+                                   "drivers/a.c", "fs/a.c", "init/a.c", "ipc/a.c", "kernel/a.c", "lib/a.c")}
+    files["Makefile"] = makefile(7, 9)
+    # ci/kernel.sh looks for the series' options.
+    files["arch/x86/kvm/Kconfig"] = "config KVM\n\tbool\n"
+    for path in (SVM, NESTED, VMX, SELFTEST):
+        files[path] = "// SPDX-License-Identifier: GPL-2.0\n" + numbered(os.path.basename(path)[:-2])
+    return files
+
+
+def link_or_copy(old, new):
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copy(old, new)
+
+
+def clone(to, repo=None):
+    subprocess.run(["git", "clone", "-q", repo or World.kernel, to], env=World.env, check=True)
+    git(to, "remote", "remove", "origin")
+    return to
+
+
+def format_patches(repo, base):
+    """The files that scripts/export has to write for the commits after base: numbered by directory, in git's plain form."""
+    files, names, count = {}, [], collections.Counter()
+    for c in git(repo, "rev-list", "--reverse", base + "..HEAD").split():
+        where = "selftests" if "tools/testing" in git(repo, "show", "--name-only", "--format=", c) else "patches"
+        count[where] += 1
+        with tempfile.TemporaryDirectory(dir=World.tmp) as tmp:
+            path = git(repo, "-c", "core.abbrev=12", "format-patch", "-q", "-1", "-N", "--zero-commit", "--no-signature",
+                       "--start-number", str(count[where]), "-o", tmp, c) or os.path.join(tmp, os.listdir(tmp)[0])
+            name = f"{where}/{os.path.basename(path)}"
+            files[name] = read(path)
+            names.append(name)
+    files["series"] = "".join(n + "\n" for n in names)
+    return files
+
+
+def make_world():
+    World.tmp = tempfile.mkdtemp(prefix="test-verbs.")
+    home = os.path.join(World.tmp, "home")
+    os.mkdir(home)
+    World.env = environment(home)
+    World.real_cache = subprocess.run(["bash", "-c", '. "$0/scripts/lib.sh"; echo "$CACHE"', TOP], stdout=subprocess.PIPE,
+                                      check=True).stdout.decode().strip()
+    World.kernel = os.path.join(World.tmp, "kernel")
+    subprocess.run(["git", "init", "-q", World.kernel], env=World.env, check=True)
+    files = kernel_files()
+    # The real ones, from the base that scripts/setup imported.
+    bare = os.path.join(World.real_cache, "linux.git")
+    version = os.path.join(World.real_cache, "base-version")
+    if not os.path.exists(version):
+        raise SystemExit("test_verbs.py: no base in the cache: run scripts/setup")
+    tag = "base/" + read(version).strip()
+    for name in ("MAINTAINERS", "scripts/get_maintainer.pl", "scripts/checkpatch.pl", "scripts/spelling.txt",
+                 "scripts/const_structs.checkpatch"):
+        files[name] = subprocess.run(["git", "--git-dir", bare, "show", f"{tag}:{name}"], stdout=subprocess.PIPE,
+                                     check=True).stdout.decode()
+    for name in ("scripts/get_maintainer.pl", "scripts/checkpatch.pl"):
+        write(os.path.join(World.kernel, name), files[name])
+        os.chmod(os.path.join(World.kernel, name), 0o755)
+    base = commit(World.kernel, "Linux 7.9", files)
+    git(World.kernel, "tag", "base/7.9", base)
+
+    # A series in which the third patch stands on the first, the second makes a file, the last is a selftest.
+    work = clone(os.path.join(World.tmp, "series"))
+    svm = edited(files[SVM], 10, "int svm_first;")
+    commit(work, "KVM: SVM: Name the first number", {SVM: svm})
+    commit(work, "KVM: nSVM: Put tags into a file of their own", {
+        NESTED: edited(files[NESTED], 20, "int nested_second;"), TAGS: "// SPDX-License-Identifier: GPL-2.0\nint tags;\n"})
+    commit(work, "KVM: VMX: Name the third number", {SVM: edited(svm, 11, "int svm_third;"), VMX: edited(files[VMX], 30, "int vmx_third;")})
+    commit(work, "KVM: selftests: Name a number", {SELFTEST: edited(files[SELFTEST], 5, "int selftest_first;")})
+    World.series = format_patches(work, base)
+
+    World.cache = os.path.join(World.tmp, "cache")
+    os.mkdir(World.cache)
+    subprocess.run(["git", "clone", "-q", "--bare", World.kernel, os.path.join(World.cache, "linux.git")], env=World.env, check=True)
+    write(os.path.join(World.cache, "base-version"), "7.9\n")
+    for name in ("qemu", "qemu-version", "tools"):
+        os.symlink(os.path.join(World.real_cache, name), os.path.join(World.cache, name))
+
+
+class VerbTest(unittest.TestCase):
+    """A copy of the project with the small series, a clone of the small kernel, and assertions about verbs."""
+    maxDiff = None
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(dir=World.tmp)
+        self.addCleanup(shutil.rmtree, self.dir, ignore_errors=True)
+        self.tmpdir = os.path.join(self.dir, "tmp")
+        os.mkdir(self.tmpdir)
+        self.project = os.path.join(self.dir, "project")
+        skip = {os.path.join(TOP, d) for d in ("build", ".git")}
+        shutil.copytree(TOP, self.project, symlinks=True,
+                        ignore=lambda d, names: [n for n in names if os.path.join(d, n) in skip or n == "__pycache__"])
+        self.set_series(World.series)
+        # Port 9 of this machine: nobody listens, so a verb that should not need the network does not find one either.
+        self.env = {**World.env, "KVM_TLB_CACHE": World.cache, "TMPDIR": self.tmpdir, "KVM_TLB_MIRROR": "http://127.0.0.1:9/debian"}
+        self.addCleanup(end_ours)
+
+    def tearDown(self):
+        wait_until(lambda: not ours(), 2)
+        self.assertEqual(ours(), {}, "processes are left")
+        self.assertEqual(os.listdir(self.tmpdir), [], "temporary files are left")
+        self.assertTrue(self.lock_is_free(), "the lock is still held")
+
+    # what tests are made of
+
+    def path(self, *names):
+        return os.path.join(self.project, *names)
+
+    def set_series(self, files):
+        for d in ("patches", "selftests"):
+            shutil.rmtree(self.path(d), ignore_errors=True)
+            os.mkdir(self.path(d))
+        for name, text in files.items():
+            write(self.path(name), text)
+
+    def command(self, verb, *args):
+        return [self.path("scripts", verb), *args]
+
+    def verb(self, verb, *args, timeout=120, **env):
+        return run(self.command(verb, *args), {**self.env, **env}, timeout=timeout)
+
+    def kdir(self, name="kdir"):
+        return clone(os.path.join(self.dir, name))
+
+    def lock_is_free(self):
+        try:
+            with open(self.path("build/.lock"), "r", encoding="utf-8") as f:
+                fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            pass
+        except BlockingIOError:
+            return False
+        return True
+
+    def source_files(self):
+        return digest(self.project, skip=("build",))
+
+    # what they assert
+
+    def assert_ok(self, done, *fragments):
+        self.assertEqual(done.status, 0, done)
+        for f in fragments:
+            self.assertIn(f, done.out + done.err)
+
+    def assert_refuses(self, done, verb, *fragments, status=None):
+        """One line on standard error, the verb's, with the fragments; details that belong to it are indented."""
+        if status is None:
+            self.assertGreater(done.status, 0, done)
+            self.assertLess(done.status, 125, done)
+        else:
+            self.assertEqual(done.status, status, done)
+        # "base: ..." is what scripts/setup and scripts/build say of their progress.
+        lines = [l for l in done.err.splitlines() if not l.startswith(("    ", "base: "))]
+        self.assertEqual(len(lines), 1, f"not one line: {done}")
+        self.assertTrue(lines[0].startswith(verb + ": "), lines[0])
+        for f in fragments:
+            self.assertIn(f, lines[0])
+        self.assertNotIn("Traceback", done.out + done.err)
+
+    @contextlib.contextmanager
+    def unchanged(self, *repos):
+        """Nothing of the project but build/ changes in the block, and nothing at all of the repositories."""
+        before = self.source_files(), [state(r) for r in repos]
+        yield
+        self.assertEqual(self.source_files(), before[0])
+        for repo, was in zip(repos, before[1]):
+            self.assertEqual(state(repo), was)
+
+
+# --- arguments
+
+class Arguments(VerbTest):
+    BAD = {
+        "setup": [["--bogus"], ["--update", "--bogus"]],
+        "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"]],
+        "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"]],
+        "test": [["--bogus"]],
+        "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"],
+                 ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"]],
+        "tree": [["--bogus"], ["--reset", "--bogus"]],
+        "export": [["--bogus"]],
+        "check": [["--bogus"], ["--quick", "--bogus"]],
+        "apply": [[], ["--bogus"], ["one", "two"]],
+        "sign": [["--bogus"]],
+        "send": [["--bogus"], ["--to"]],
+        "help": [["--bogus"]],
+    }
+
+    def test_every_verb_is_here(self):
+        self.assertEqual(sorted(self.BAD), VERBS)
+
+    def help_of(self, verb):
+        for option in ("--help", "-h"):
+            with self.unchanged():
+                done = self.verb(verb, option)
+            self.assertEqual((done.status, done.err), (0, ""))
+            lines = done.out.splitlines()
+            self.assertRegex(lines[0], rf"^scripts/{verb}\b")
+            self.assertLessEqual(len(lines), 8)
+            self.assertFalse(os.path.exists(self.path("build")), "--help makes files")
+
+    def bad_arguments(self, verb):
+        for args in self.BAD[verb]:
+            with self.subTest(args=args), self.unchanged():
+                done = self.verb(verb, *args)
+                self.assert_refuses(done, verb)
+                self.assertEqual(done.out, "")
+                # The line says which argument it is about, if there is one.
+                if args:
+                    self.assertRegex(done.err, "|".join(re.escape(a) for a in args) + "|--help")
+
+    def test_help_lists_the_verbs_in_order(self):
+        done = self.verb("help")
+        self.assertEqual(done.status, 0, done)
+        named = re.findall(r"^scripts/(\w+)", done.out, re.M)
+        self.assertEqual(sorted(named + ["help"]), VERBS)
+        self.assertLess(named.index("setup"), named.index("build"))
+        self.assertLess(named.index("sign"), named.index("send"))
+
+    def test_from_another_directory(self):
+        done = run([os.path.relpath(self.path("scripts/help"), self.dir)], self.env, cwd=self.dir)
+        self.assert_ok(done, "scripts/tree")
+
+
+for _verb in VERBS:
+    setattr(Arguments, f"test_help_of_{_verb}", lambda self, v=_verb: self.help_of(v))
+    setattr(Arguments, f"test_bad_arguments_of_{_verb}", lambda self, v=_verb: self.bad_arguments(v))
+
+
+# --- setup
+
+class Setup(VerbTest):
+    def test_no_network(self):
+        cache = os.path.join(self.dir, "empty")
+        os.mkdir(cache)
+        # apt would wait between its attempts.
+        write(os.path.join(self.dir, "apt.conf"), 'Acquire::Retries::Delay "false";\n')
+        with self.unchanged():
+            done = self.verb("setup", KVM_TLB_CACHE=cache, APT_CONFIG=os.path.join(self.dir, "apt.conf"))
+        self.assert_refuses(done, "setup", "cannot reach the Debian mirror", "KVM_TLB_MIRROR")
+        self.assertFalse(os.path.exists(os.path.join(cache, "linux.git")))
+        self.assertFalse(os.path.exists(os.path.join(cache, "base-version")))
+        self.assertFalse(os.path.exists(os.path.join(cache, "qemu-version")))
+        # Nothing that a later run could take for a product.
+        halves = [f for f in digest(cache) if re.search(r"import\.|\.new|\.deb$|\.tar|get\.", f)]
+        self.assertEqual(halves, [])
+        self.assertEqual(os.listdir(os.path.join(cache, "tools")), [])
+
+    def test_needs_no_network_when_all_is_there(self):
+        with self.unchanged():
+            done = self.verb("setup")
+        self.assert_ok(done, "base: 7.9")
+
+    def test_disk_is_full(self):
+        cache = os.path.join(self.dir, "small")
+        with self.unchanged():
+            done = self.verb("setup", KVM_TLB_CACHE=cache, KVM_TLB_MIN_KB=str(1 << 50))
+        self.assert_refuses(done, "setup", cache, "MB free", "KVM_TLB_CACHE")
+        self.assertEqual(done.out, "", "a step ran")
+        self.assertEqual(digest(cache), {})
+
+
+# --- KDIR
+
+class BadKdir(VerbTest):
+    """Each kind of directory that cannot be a base, with each verb that takes one."""
+
+    def make_missing(self):
+        return os.path.join(self.dir, "nowhere"), "is not a directory"
+
+    def make_file(self):
+        path = os.path.join(self.dir, "file")
+        write(path, "text\n")
+        return path, "is not a directory"
+
+    def make_not_git(self):
+        path = os.path.join(self.dir, "plain")
+        write(os.path.join(path, NESTED), "text\n")
+        return path, "is not a git tree"
+
+    def make_empty_git(self):
+        path = os.path.join(self.dir, "fresh")
+        subprocess.run(["git", "init", "-q", path], env=World.env, check=True)
+        return path, "is not a git tree with a commit"
+
+    def other_git(self, files):
+        path = os.path.join(self.dir, "other")
+        subprocess.run(["git", "init", "-q", path], env=World.env, check=True)
+        commit(path, "First", files)
+        return path
+
+    def make_not_a_kernel(self):
+        return self.other_git({"README": "text\n"}), "is not a kernel tree"
+
+    def make_without_makefile(self):
+        return self.other_git({NESTED: "text\n"}), "is not a kernel tree"
+
+    def make_too_old(self):
+        return self.other_git({NESTED: "text\n", "Makefile": makefile(6, 18)}), "is Linux 6.18, too old"
+
+    def make_just_too_old(self):
+        return self.other_git({NESTED: "text\n", "Makefile": makefile(7, 2)}), "needs 7.3 or newer"
+
+    def make_changed(self):
+        path = self.kdir()
+        write(os.path.join(path, SVM), "mine\n")
+        return path, "uncommitted changes: commit or stash"
+
+    def make_staged(self):
+        path = self.kdir()
+        write(os.path.join(path, "drivers/mine.c"), "mine\n")
+        git(path, "add", "drivers/mine.c")
+        return path, "uncommitted changes: commit or stash"
+
+    def make_in_am(self):
+        path = self.kdir()
+        # A patch of the user's own that stopped.
+        write(os.path.join(path, SVM), "mine\n")
+        git(path, "commit", "-q", "-a", "-m", "Mine")
+        git(path, "am", self.path(World.series["series"].split()[0]), check=False)
+        assert os.path.isdir(os.path.join(path, ".git/rebase-apply"))
+        return path, "in the middle of"
+
+    def make_in_rebase(self):
+        path = self.kdir()
+        commit(path, "Mine", {"drivers/mine.c": "mine\n"})
+        git(path, "-c", "sequence.editor=sed -i s/^pick/edit/", "rebase", "-q", "-i", "HEAD~1", check=False)
+        assert os.path.isdir(os.path.join(path, ".git/rebase-merge"))
+        return path, "in the middle of"
+
+    def refused(self, verb, make):
+        path, words = make()
+        with self.unchanged(path):
+            done = self.verb(verb, path) if verb == "apply" else self.verb(verb, KDIR=path)
+        self.assert_refuses(done, verb, path, words)
+        self.assertEqual(done.out, "")
+        self.assertFalse(os.path.exists(self.path("build/src")), "work began")
+
+
+for _make in [n for n in dir(BadKdir) if n.startswith("make_")]:
+    for _verb in ("apply", "tree", "build"):
+        setattr(BadKdir, f"test_{_make[5:]}_{_verb}", lambda self, v=_verb, m=_make: self.refused(v, getattr(self, m)))
+
+
+class Apply(VerbTest):
+    def test_good_series(self):
+        kdir = self.kdir()
+        with self.unchanged():
+            done = self.verb("apply", kdir)
+        self.assert_ok(done, "4 patches applied")
+        self.assertEqual(git(kdir, "rev-list", "--count", "base/7.9..main"), "4")
+        self.assertEqual(git(kdir, "symbolic-ref", "--short", "HEAD"), "main")
+        self.assertEqual(git(kdir, "status", "--porcelain"), "")
+        # Who applies is the committer; the author stays.
+        self.assertEqual(git(kdir, "log", "-1", "--format=%an %cn"), "KVM TLB tags series Sender")
+
+    def test_path_relative_to_the_caller(self):
+        self.kdir()
+        done = run(self.command("apply", "kdir"), self.env, cwd=self.dir)
+        self.assert_ok(done, "4 patches applied")
+
+    def test_empty_series(self):
+        kdir = self.kdir()
+        self.set_series({"series": ""})
+        with self.unchanged(kdir):
+            done = self.verb("apply", kdir)
+        self.assert_refuses(done, "apply", "series is empty")
+
+    def test_twice(self):
+        kdir = self.kdir()
+        self.assert_ok(self.verb("apply", kdir))
+        with self.unchanged(kdir):
+            done = self.verb("apply", kdir)
+        self.assert_refuses(done, "apply", World.series["series"].split()[0], "there already")
+
+    def test_no_git_identity(self):
+        kdir = self.kdir()
+        with self.unchanged(kdir):
+            # Without useConfigOnly git makes up a name from the machine's.
+            done = self.verb("apply", kdir, GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.useConfigOnly",
+                             GIT_CONFIG_VALUE_0="true")
+        self.assert_refuses(done, "apply", "user.name", "user.email")
+
+    def test_untracked_file_in_the_way(self):
+        kdir = self.kdir()
+        write(os.path.join(kdir, TAGS), "mine\n")
+        with self.unchanged(kdir):
+            done = self.verb("apply", kdir)
+        self.assert_refuses(done, "apply", World.series["series"].split()[1], TAGS)
+
+
+class Conflict(VerbTest):
+    """A base to which the third patch does not apply, though the first two do and the third needs the first."""
+
+    def conflicting(self):
+        kdir = self.kdir()
+        commit(kdir, "Another vmx", {VMX: numbered("other")})
+        write(os.path.join(kdir, "untracked"), "mine\n")
+        return kdir
+
+    def names_it(self, done, verb):
+        self.assert_refuses(done, verb, World.series["series"].split()[2], "does not apply", VMX)
+        self.assertNotIn(SVM, [l for l in done.err.splitlines() if l.startswith(verb)][0], "the wrong file")
+
+    def test_apply(self):
+        kdir = self.conflicting()
+        with self.unchanged(kdir):
+            self.names_it(self.verb("apply", kdir), "apply")
+
+    def test_apply_with_three_way_am(self):
+        kdir = self.conflicting()
+        git(kdir, "config", "am.threeWay", "true")
+        with self.unchanged(kdir):
+            self.names_it(self.verb("apply", kdir), "apply")
+
+    def test_tree(self):
+        kdir = self.conflicting()
+        with self.unchanged(kdir):
+            self.names_it(self.verb("tree", KDIR=kdir), "tree")
+
+    def test_tree_on_a_detached_head(self):
+        kdir = self.conflicting()
+        git(kdir, "checkout", "-q", "--detach")
+        with self.unchanged(kdir):
+            self.names_it(self.verb("tree", KDIR=kdir), "tree")
+
+    def test_build(self):
+        kdir = self.conflicting()
+        with self.unchanged(kdir):
+            self.names_it(self.verb("build", "series", KDIR=kdir), "build")
+        self.assertFalse(os.path.exists(self.path("build/obj")), "a build began")
+
+    def test_a_file_that_is_gone(self):
+        kdir = self.kdir()
+        git(kdir, "rm", "-q", VMX)
+        git(kdir, "commit", "-q", "-m", "No vmx")
+        with self.unchanged(kdir):
+            self.names_it(self.verb("apply", kdir), "apply")
+
+
+# --- the series
+
+class BadSeries(VerbTest):
+    """Each way in which patches/ and series can be wrong, with each verb that reads them."""
+
+    def setUp(self):
+        super().setUp()
+        self.names = World.series["series"].split()
+
+    def make_corrupt(self):
+        # A line of the hunk is gone: its header counts one more.
+        text = read(self.path(self.names[1]))
+        write(self.path(self.names[1]), text.replace("+int nested_second;\n", "", 1))
+        return self.names[1], "does not apply"
+
+    def make_edited(self):
+        text = read(self.path(self.names[1]))
+        write(self.path(self.names[1]), text.replace(" int nested_18;\n", " int nested_eighteen;\n", 1))
+        return self.names[1], "does not apply", NESTED
+
+    def make_not_a_patch(self):
+        write(self.path(self.names[0]), "text\n")
+        return self.names[0], "does not apply"
+
+    def make_empty(self):
+        write(self.path(self.names[1]), "")
+        return self.names[1], "missing or empty"
+
+    def make_missing(self):
+        os.remove(self.path(self.names[1]))
+        return self.names[1], "missing or empty"
+
+    def make_unlisted(self):
+        write(self.path("patches/0009-mine.patch"), "text\n")
+        return "patches/0009-mine.patch", "not in series"
+
+    def make_listed_but_not_there(self):
+        write(self.path("series"), World.series["series"] + "patches/0009-not-here.patch\n")
+        return "patches/0009-not-here.patch", "missing or empty"
+
+    def make_listed_twice(self):
+        write(self.path("series"), World.series["series"] + self.names[0] + "\n")
+        return self.names[0], "twice"
+
+    def make_no_series(self):
+        os.remove(self.path("series"))
+        return ("series",)
+
+    def refused(self, verb, make):
+        words = make()
+        kdir = self.kdir()
+        with self.unchanged(kdir):
+            if verb == "apply":
+                done = self.verb(verb, kdir)
+            elif verb == "build":
+                done = self.verb(verb, "series", KDIR=kdir)
+            else:
+                done = self.verb(verb, KDIR=kdir)
+        self.assert_refuses(done, verb, *words)
+        self.assertFalse(os.path.exists(self.path("build/obj")), "a build began")
+
+    def check(self, make):
+        words = make()
+        # The scripts are the same in all of these tests.
+        tools = os.path.join(self.dir, "tools")
+        os.mkdir(tools)
+        os.symlink("/bin/true", os.path.join(tools, "shellcheck"))
+        with self.unchanged():
+            done = self.verb("check", "--quick", PATH=tools + ":" + self.env["PATH"])
+        self.assertEqual(done.status, 1, done)
+        # A verdict on the patches, or a refusal to begin; either names the patch.
+        for w in words:
+            self.assertIn(w, done.out + done.err)
+        if "FAILED" not in done.out:
+            self.assert_refuses(done, "check", *words)
+        else:
+            self.assertRegex(done.out, r"(?m)^check: \d+ passed, [1-9]\d* failed$")
+
+    def test_last_line_without_a_newline(self):
+        write(self.path("series"), World.series["series"].rstrip("\n"))
+        self.assert_ok(self.verb("apply", self.kdir()), "4 patches applied")
+
+    def test_comments_and_empty_lines(self):
+        write(self.path("series"), "# why\n\n" + World.series["series"])
+        self.assert_ok(self.verb("apply", self.kdir()), "4 patches applied")
+
+
+for _make in [n for n in dir(BadSeries) if n.startswith("make_")]:
+    for _verb in ("apply", "tree", "build"):
+        setattr(BadSeries, f"test_{_make[5:]}_{_verb}", lambda self, v=_verb, m=_make: self.refused(v, getattr(self, m)))
+    if _make not in ("make_edited", "make_not_a_patch"):
+        # These two are to scripts/check what make_corrupt is.
+        setattr(BadSeries, f"test_{_make[5:]}_check", lambda self, m=_make: self.check(getattr(self, m)))
+
+
+class Check(VerbTest):
+    def test_good_series(self):
+        # The small series has to pass for the refusals of BadSeries to mean anything.
+        with self.unchanged():
+            done = self.verb("check", "--quick")
+        self.assertEqual(done.status, 0, done)
+        self.assertRegex(done.out, r"(?m)^check: \d+ passed, 0 failed$")
+        self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "0"])
+
+    def test_ctrl_c_ends_all_of_it(self):
+        script = self.path("ci/check-export")
+        write(script, "#!/bin/sh\nsleep 1000\n")
+        with started(self.command("check", "--quick"), self.env) as p:
+            self.assertTrue(wait_until(lambda: "sleep 1000" in ours().values(), 30))
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 10)
+        self.assertNotEqual(done.status, 0)
+        self.assertIn("interrupted", done.out)
+        self.assertNotIn("checkpatch", done.out, "it went on with the next step")
+
+
+# --- tree, export, sign, send
+
+class Branch(VerbTest):
+    """What goes through the branch that scripts/tree makes."""
+
+    def setUp(self):
+        super().setUp()
+        self.repo = self.kdir()
+        self.env["KDIR"] = self.repo
+
+    def make_tree(self):
+        done = self.verb("tree")
+        self.assert_ok(done)
+        self.assertEqual(done.out.strip(), self.repo)
+
+    def user_config(self, text):
+        path = os.path.join(self.dir, "gitconfig")
+        write(path, read(World.env["GIT_CONFIG_GLOBAL"]) + text)
+        self.env["GIT_CONFIG_GLOBAL"] = path
+
+    def patches(self):
+        return {n: t for n, t in self.source_files().items() if n.startswith(("patches/", "selftests/", "series"))}
+
+
+class Tree(Branch):
+    def test_good_series(self):
+        with self.unchanged():
+            self.make_tree()
+        self.assertEqual(git(self.repo, "symbolic-ref", "--short", "HEAD"), BRANCH)
+        self.assertEqual(git(self.repo, "rev-parse", BRANCH + "~4"), git(self.repo, "rev-parse", "main"))
+        before = state(self.repo)
+        self.make_tree()
+        self.assertEqual(state(self.repo), before, "a second run changed something")
+
+    def test_without_kdir(self):
+        del self.env["KDIR"]
+        done = self.verb("tree")
+        self.assert_ok(done)
+        self.assertEqual(done.out.strip(), self.path("build/linux"))
+        self.assertEqual(git(self.path("build/linux"), "rev-list", "--count", "base/7.9.." + BRANCH), "4")
+
+    def test_commit_that_patches_lack_is_kept(self):
+        self.make_tree()
+        mine = commit(self.repo, "Mine", {"tools/testing/selftests/kvm/mine.c": "mine\n"})
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("tree"), "tree", BRANCH, "scripts/export keeps it", "--reset drops it")
+        git(self.repo, "checkout", "-q", "main")
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("tree"), "tree", "scripts/export keeps it")
+        self.assert_ok(self.verb("tree", "--reset"))
+        self.assertNotEqual(git(self.repo, "rev-parse", BRANCH), mine)
+        self.assertEqual(git(self.repo, "rev-list", "--count", "main.." + BRANCH), "4")
+
+    def test_reset_keeps_uncommitted_changes(self):
+        self.make_tree()
+        write(os.path.join(self.repo, SVM), "mine\n")
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("tree", "--reset"), "tree", "uncommitted changes")
+
+    def test_reset_without_kdir_keeps_uncommitted_changes(self):
+        del self.env["KDIR"]
+        self.assert_ok(self.verb("tree"))
+        write(self.path("build/linux", SVM), "mine\n")
+        with self.unchanged(self.path("build/linux")):
+            self.assert_refuses(self.verb("tree", "--reset"), "tree", "uncommitted changes")
+
+    def test_reset_to_a_series_that_does_not_apply(self):
+        self.make_tree()
+        name = World.series["series"].split()[1]
+        write(self.path(name), World.series[name].replace(" int nested_18;\n", " int nested_eighteen;\n", 1))
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("tree", "--reset"), "tree", name, NESTED)
+
+    def test_rebase_under_way(self):
+        self.make_tree()
+        git(self.repo, "-c", "sequence.editor=sed -i 1s/^pick/edit/", "rebase", "-q", "-i", "main", check=False)
+        for args in ([], ["--reset"]):
+            with self.unchanged(self.repo):
+                self.assert_refuses(self.verb("tree", *args), "tree", "in the middle of")
+
+    def test_rebase_under_way_without_kdir(self):
+        del self.env["KDIR"]
+        self.assert_ok(self.verb("tree"))
+        repo = self.path("build/linux")
+        git(repo, "-c", "sequence.editor=sed -i 1s/^pick/edit/", "rebase", "-q", "-i", "base/7.9", check=False)
+        for args in ([], ["--reset"]):
+            with self.unchanged(repo):
+                self.assert_refuses(self.verb("tree", *args), "tree", "in the middle of")
+
+    def test_a_branch_of_that_name_that_is_not_ours(self):
+        git(self.repo, "checkout", "-q", "-b", BRANCH)
+        commit(self.repo, "Mine", {"drivers/mine.c": "mine\n"})
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("tree"), "tree", BRANCH, "which scripts/tree did not make")
+        git(self.repo, "checkout", "-q", "main")
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("tree"), "tree", BRANCH)
+
+    def test_base_of_the_cache_is_damaged(self):
+        del self.env["KDIR"]
+        cache = os.path.join(self.dir, "cache")
+        shutil.copytree(World.cache, cache, symlinks=True)
+        write(os.path.join(cache, "base-version"), "7.10\n")
+        with self.unchanged():
+            self.assert_refuses(self.verb("tree", KVM_TLB_CACHE=cache), "tree", "damaged", "scripts/setup")
+        os.remove(os.path.join(cache, "base-version"))
+        with self.unchanged():
+            self.assert_refuses(self.verb("tree", KVM_TLB_CACHE=cache), "tree", "no base in the cache: run scripts/setup")
+        self.assertFalse(os.path.exists(self.path("build/linux")))
+
+
+class Export(Branch):
+    def refused(self, *fragments):
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("export"), "export", *fragments)
+        left = [n for n in os.listdir(self.path("build")) if n.startswith("export")]
+        self.assertEqual(left, [], "half an export is left")
+
+    def test_no_branch(self):
+        self.refused("no branch " + BRANCH, "scripts/tree")
+
+    def test_no_branch_without_kdir(self):
+        del self.env["KDIR"]
+        self.refused("no branch " + BRANCH, "scripts/tree")
+
+    def test_branch_that_scripts_tree_did_not_make(self):
+        git(self.repo, "checkout", "-q", "-b", BRANCH)
+        self.refused("no branch " + BRANCH, "scripts/tree")
+
+    def test_another_branch_is_checked_out(self):
+        self.make_tree()
+        git(self.repo, "checkout", "-q", "main")
+        self.refused("not on branch " + BRANCH)
+
+    def test_uncommitted_changes(self):
+        self.make_tree()
+        write(os.path.join(self.repo, SVM), "mine\n")
+        self.refused("uncommitted changes")
+
+    def test_signed_commits(self):
+        self.make_tree()
+        git(self.repo, "commit", "-q", "--amend", "-s", "--no-edit")
+        self.refused("is signed off", "KVM: selftests: Name a number")
+
+    def test_many_signed_commits(self):
+        # More of them than a reader that stops after the first one takes.
+        self.make_tree()
+        for i in range(20):
+            git(self.repo, "commit", "-q", "--allow-empty", "-s", "-m", f"Commit {i}")
+        self.refused("is signed off")
+
+    def test_kernel_commit_after_a_selftest(self):
+        self.make_tree()
+        commit(self.repo, "KVM: SVM: Late", {SVM: read(os.path.join(self.repo, SVM)) + "int late;\n"})
+        self.refused("KVM: SVM: Late", "comes after a selftest", "move it down")
+
+    def test_merge(self):
+        self.make_tree()
+        git(self.repo, "checkout", "-q", "-b", "side", "main")
+        commit(self.repo, "Side", {"drivers/side.c": "side\n"})
+        git(self.repo, "checkout", "-q", BRANCH)
+        git(self.repo, "merge", "-q", "--no-ff", "-m", "Merge", "side")
+        self.refused("merges", "rebase")
+
+    def test_empty_commit(self):
+        self.make_tree()
+        git(self.repo, "commit", "-q", "--allow-empty", "-m", "KVM: Nothing")
+        self.refused("KVM: Nothing", "is empty")
+
+    def test_equal_bytes(self):
+        before = self.patches()
+        self.make_tree()
+        with self.unchanged(self.repo):
+            self.assert_ok(self.verb("export"), "nothing changed: 4 patches")
+        self.assertEqual(self.patches(), before)
+
+    def test_equal_bytes_whatever_the_user_configured(self):
+        self.make_tree()
+        self.user_config("""
+            [diff]
+                noprefix = true
+                algorithm = patience
+                context = 5
+                renames = false
+                indentHeuristic = false
+                suppressBlankEmpty = true
+                statGraphWidth = 10
+                external = /bin/false
+            [color]
+                ui = always
+                diff = always
+            [core]
+                abbrev = 7
+                quotePath = false
+            [format]
+                signature = Mine
+                coverLetter = true
+                suffix = .txt
+                filenameMaxLength = 20
+                numbered = true
+                outputDirectory = elsewhere
+                attach = mine
+                thread = true
+                useAutoBase = true
+                notes = true
+                headers = X-Mine: yes
+                to = somebody@example.org
+                cc = somebody@example.org
+                from = true
+                signOff = true
+                pretty = oneline
+                subjectPrefix = MINE
+            [i18n]
+                logOutputEncoding = latin1
+        """)
+        with self.unchanged(self.repo):
+            self.assert_ok(self.verb("export"), "nothing changed: 4 patches")
+
+    def test_commit_of_somebody_else(self):
+        self.make_tree()
+        git(self.repo, "reset", "-q", "--hard", "HEAD~1")
+        before = {n: read(self.path(n)) for n in World.series if n.startswith("patches")}
+        author = "Jörg-Ångström " + "Verylongname " * 8 + "<somebody@example.org>"
+        commit(self.repo, "KVM: SVM: By somebody else", {SVM: read(os.path.join(self.repo, SVM)) + "int theirs;\n"}, author=author)
+        self.assert_ok(self.verb("export"), "wrote 4 patches")
+        new = "patches/0004-KVM-SVM-By-somebody-else.patch"
+        self.assertEqual(read(self.path("series")).split(), [*before, new])
+        self.assertEqual({n: read(self.path(n)) for n in before}, before, "the other patches changed")
+        self.assertEqual(os.listdir(self.path("selftests")), [], "the dropped selftest is still there")
+        text = read(self.path(new))
+        self.assertEqual(re.findall(r"(?m)^From: .*", text), ["From: " + NEUTRAL])
+        self.assertNotIn("somebody@", text)
+        self.assertNotIn("Verylongname", text)
+        # What was written is what a new tree gives.
+        self.assert_ok(self.verb("tree"))
+        self.assert_ok(self.verb("export"), "nothing changed: 4 patches")
+
+    def test_commit_that_touches_many_files(self):
+        # Selftests first and more names than a pipe's reader waits for: still a kernel patch.
+        files = {f"tools/testing/selftests/kvm/a_rather_long_name_of_a_file_{i:04}.c": "int a;\n" for i in range(1500)}
+        git(self.repo, "config", f"branch.{BRANCH}.kvmTlbBase", git(self.repo, "rev-parse", "HEAD"))
+        git(self.repo, "checkout", "-q", "-b", BRANCH)
+        commit(self.repo, "KVM: Many", {**files, "arch/x86/kvm/many.c": "int many;\n"})
+        self.assert_ok(self.verb("export"), "wrote 1 patches")
+        self.assertEqual(read(self.path("series")), "patches/0001-KVM-Many.patch\n")
+
+
+class Sign(Branch):
+    def test_no_branch(self):
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("sign"), "sign", "no branch " + BRANCH, "scripts/tree")
+
+    def test_no_git_identity(self):
+        self.make_tree()
+        with self.unchanged(self.repo):
+            done = self.verb("sign", GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_SYSTEM=os.devnull)
+        self.assert_refuses(done, "sign", "git does not know who signs", "user.name")
+        with self.unchanged(self.repo):
+            done = self.verb("sign", GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.name",
+                             GIT_CONFIG_VALUE_0="Somebody")
+        self.assert_refuses(done, "sign", "git does not know who signs", "user.email")
+
+    def test_uncommitted_changes(self):
+        self.make_tree()
+        write(os.path.join(self.repo, SVM), "mine\n")
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("sign"), "sign", "uncommitted changes")
+
+    def test_a_hook_that_refuses(self):
+        self.make_tree()
+        hook = os.path.join(self.repo, ".git/hooks/commit-msg")
+        write(hook, "#!/bin/sh\nexit 1\n")
+        os.chmod(hook, 0o755)
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("sign"), "sign", "could not rewrite the commits", "nothing was changed")
+
+    def test_signs_once_and_last(self):
+        self.make_tree()
+        with self.unchanged():
+            self.assert_ok(self.verb("sign"), "4 patches signed by Sender <sender@example.org>")
+            self.assert_ok(self.verb("sign"), "4 patches signed by Sender <sender@example.org>")
+        for c in git(self.repo, "rev-list", "main.." + BRANCH).split():
+            lines = git(self.repo, "log", "-1", "--format=%B", c).split("\n")
+            self.assertEqual(lines[-2:], ["Assisted-by: LLM", "Signed-off-by: Sender <sender@example.org>"])
+            self.assertEqual(len([l for l in lines if l.startswith(("Signed", "Assisted"))]), 2)
+            self.assertEqual(git(self.repo, "log", "-1", "--format=%an <%ae>", c), "Sender <sender@example.org>")
+        # The signatures do not get into the project.
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("export"), "export", "is signed off")
+
+
+class Send(Branch):
+    def setUp(self):
+        super().setUp()
+        # A mail that leaves the machine would leave by this.
+        self.sent = os.path.join(self.dir, "sent")
+        mailer = os.path.join(self.dir, "mailer")
+        write(mailer, f"#!/bin/sh\ncat >>'{self.sent}'\n")
+        os.chmod(mailer, 0o755)
+        self.user_config(f"[sendemail]\n\tsmtpserver = {mailer}\n")
+
+    def tearDown(self):
+        self.assertFalse(os.path.exists(self.sent), "a mail was sent")
+        super().tearDown()
+
+    def test_no_branch(self):
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send"), "send", "no branch " + BRANCH, "scripts/tree")
+
+    def test_unsigned(self):
+        self.make_tree()
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send"), "send", "KVM: SVM: Name the first number", "Signed-off-by: Sender", "scripts/sign")
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send", "--yes"), "send", "scripts/sign")
+        self.assertFalse(os.path.exists(self.path("build/mails")))
+
+    def test_signed_by_somebody_else(self):
+        self.make_tree()
+        self.assert_ok(self.verb("sign"))
+        git(self.repo, "config", "user.name", "Another")
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send"), "send", "Signed-off-by: Another", "scripts/sign")
+
+    def test_one_commit_unsigned(self):
+        self.make_tree()
+        self.assert_ok(self.verb("sign"))
+        commit(self.repo, "KVM: selftests: Late", {"tools/testing/selftests/kvm/late.c": "int late;\n"})
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send"), "send", "KVM: selftests: Late", "scripts/sign")
+
+    def test_mails(self):
+        self.make_tree()
+        self.assert_ok(self.verb("sign"))
+        base, head = git(self.repo, "rev-parse", "main", BRANCH).split()
+        with self.unchanged():
+            done = self.verb("send", "--to", "reviewer@example.org")
+        self.assert_ok(done, "5 mails in " + self.path("build/mails"), "nothing was sent")
+        self.assertEqual(git(self.repo, "rev-parse", "main", BRANCH).split(), [base, head], "commits changed")
+        mails = []
+        for name in sorted(os.listdir(self.path("build/mails"))):
+            with open(self.path("build/mails", name), "rb") as f:
+                mails.append(email.message_from_binary_file(f, policy=email.policy.default))
+        self.assertEqual(len(mails), 5)
+        cover = mails[0].get_content()
+        self.assertIn(f"base-commit: {base}\n", cover)
+        self.assertEqual(" ".join(mails[0]["Subject"].split()), "[PATCH 0/4] " + read(self.path("cover-letter.txt")).split("\n")[0])
+        for m in mails:
+            self.assertEqual(m["From"], "Sender <sender@example.org>")
+            self.assertIn("reviewer@example.org", m["To"])
+            self.assertIn("kvm@vger.kernel.org", (m["To"] or "") + (m["Cc"] or ""), "get_maintainer.pl was not asked")
+            self.assertNotIn("kvm-tlb-tags@localhost", m.as_string())
+        for m in mails[1:]:
+            self.assertIn("Signed-off-by: Sender <sender@example.org>", m.get_content())
+
+
+# --- interrupted
+
+class Interrupted(VerbTest):
+    """Ctrl-C, and worse, at moments spread over the run of a verb."""
+    PATCHES = 8
+    MOMENTS = (0.2, 0.4, 0.6, 0.8)
+
+    def setUp(self):
+        super().setUp()
+        work = self.kdir("work")
+        text = read(os.path.join(work, SVM))
+        for i in range(self.PATCHES):
+            text = edited(text, 3 * i + 5, f"int svm_patch_{i};")
+            commit(work, f"KVM: SVM: Change {i}", {SVM: text, f"arch/x86/kvm/svm/new_{i}.c": "int new;\n"})
+        self.set_series(format_patches(work, "base/7.9"))
+        self.count = 0
+
+    def commits(self, repo):
+        """How often HEAD has moved; reading the file is quicker than asking git."""
+        return read(os.path.join(repo, ".git/logs/HEAD")).count("\n")
+
+    def while_committing(self, command, prepare):
+        """Yield (repository, process) of as many runs as there are moments, each after that part of the commits."""
+        for part in self.MOMENTS:
+            repo = prepare()
+            until = self.commits(repo) + part * self.PATCHES
+            with started(command(repo), self.env) as p:
+                wait_until(lambda r=repo, u=until, q=p: self.commits(r) >= u or q.poll() is not None, 60)
+                time.sleep(random.random() / 30)
+                yield repo, p
+
+    def spread(self, command, prepare):
+        """The same by time, for what does not commit one by one."""
+        repo = prepare()
+        begin = time.monotonic()
+        self.assert_ok(run(command(repo), self.env))
+        took = time.monotonic() - begin
+        for part in self.MOMENTS:
+            repo = prepare()
+            with started(command(repo), self.env) as p:
+                time.sleep(part * took)
+                yield repo, p
+
+    def fresh(self):
+        self.count += 1
+        repo = self.kdir(f"kdir{self.count}")
+        commit(repo, "Mine", {"drivers/mine.c": "mine\n"})
+        write(os.path.join(repo, "untracked"), "mine\n")
+        return repo
+
+    def whole(self, repo, branch):
+        return git(repo, "rev-list", "--count", "base/7.9.." + branch) == str(self.PATCHES + 1) and \
+            git(repo, "status", "--porcelain") == "?? untracked"
+
+    def test_apply(self):
+        stopped = 0
+        for repo, p in self.while_committing(lambda r: self.command("apply", r), self.fresh):
+            # The moment may come when all is done.
+            before = git(repo, "rev-parse", ":/^Mine")
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 30)
+            self.assertEqual(ours(), {})
+            self.assertEqual(read(os.path.join(repo, "untracked")), "mine\n")
+            if git(repo, "rev-parse", "HEAD") != before:
+                self.assertTrue(self.whole(repo, "main"), f"a part of the series is in: {done}")
+                continue
+            stopped += 1
+            self.assertNotEqual(done.status, 0)
+            self.assertEqual(state(repo)["under way"], [])
+            self.assertEqual(git(repo, "status", "--porcelain"), "?? untracked")
+            self.assertEqual(git(repo, "symbolic-ref", "--short", "HEAD"), "main")
+            self.assert_ok(self.verb("apply", repo), f"{self.PATCHES} patches applied")
+            self.assertTrue(self.whole(repo, "main"))
+        self.assertGreater(stopped, 1, "no run was interrupted in its middle")
+
+    def test_tree(self):
+        stopped = 0
+        for repo, p in self.while_committing(lambda r: ["env", "KDIR=" + r, *self.command("tree")], self.fresh):
+            mine = git(repo, "rev-parse", "main")
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 30)
+            self.assertEqual(ours(), {})
+            self.assertEqual(read(os.path.join(repo, "untracked")), "mine\n")
+            self.assertEqual(git(repo, "rev-parse", "main"), mine)
+            self.assertEqual(state(repo)["under way"], [])
+            self.assertEqual(git(repo, "status", "--porcelain"), "?? untracked")
+            if git(repo, "symbolic-ref", "-q", "--short", "HEAD", check=False) != BRANCH:
+                stopped += 1
+                self.assertNotEqual(done.status, 0)
+                self.assertEqual(git(repo, "symbolic-ref", "-q", "--short", "HEAD", check=False), "main", "HEAD is elsewhere")
+            self.assert_ok(self.verb("tree", KDIR=repo))
+            self.assertTrue(self.whole(repo, BRANCH))
+        self.assertGreater(stopped, 1, "no run was interrupted in its middle")
+
+    def test_tree_without_kdir(self):
+        # A base whose checkout takes a while.
+        cache = os.path.join(self.dir, "cache")
+        shutil.copytree(World.cache, cache, symlinks=True)
+        work = clone(os.path.join(self.dir, "large"), os.path.join(cache, "linux.git"))
+        git(work, "checkout", "-q", "base/7.9")
+        base = commit(work, "Linux 7.10", {f"drivers/large/{i}.c": f"int a{i};\n" for i in range(1000)})
+        git(work, "push", "-q", os.path.join(cache, "linux.git"), base + ":refs/tags/base/7.10")
+        write(os.path.join(cache, "base-version"), "7.10\n")
+        self.env["KVM_TLB_CACHE"] = cache
+        repo = self.path("build/linux")
+
+        def prepare():
+            shutil.rmtree(repo, ignore_errors=True)
+            return repo
+
+        for _, p in self.spread(lambda r: self.command("tree"), prepare):
+            os.killpg(p.pid, signal.SIGINT)
+            finish(p, 30)
+            self.assertEqual(ours(), {})
+            self.assert_ok(self.verb("tree"))
+            self.assertEqual(git(repo, "rev-list", "--count", "base/7.10.." + BRANCH), str(self.PATCHES))
+            self.assertEqual(git(repo, "status", "--porcelain"), "")
+            self.assertEqual([n for n in os.listdir(self.path("build")) if "new" in n], [])
+
+    def with_branch(self):
+        repo = self.fresh()
+        os.remove(os.path.join(repo, "untracked"))
+        self.assert_ok(self.verb("tree", KDIR=repo))
+        return repo
+
+    def test_sign(self):
+        signed = "--grep=^Signed-off-by: Sender"
+        for repo, p in self.while_committing(lambda r: ["env", "KDIR=" + r, *self.command("sign")], self.with_branch):
+            os.killpg(p.pid, signal.SIGINT)
+            finish(p, 30)
+            self.assertEqual(state(repo)["under way"], [])
+            self.assertEqual(git(repo, "symbolic-ref", "--short", "HEAD"), BRANCH)
+            self.assertEqual(git(repo, "status", "--porcelain"), "")
+            self.assertIn(git(repo, "rev-list", "--count", signed, "main.." + BRANCH), ("0", str(self.PATCHES)), "a part is signed")
+            self.assert_ok(self.verb("sign", KDIR=repo), f"{self.PATCHES} patches signed")
+
+    def test_export(self):
+        want = None
+
+        def prepare():
+            # The project has the small series, the branch the long one.
+            self.set_series(World.series)
+            return repo
+
+        repo = self.with_branch()
+        for _, p in self.spread(lambda r: ["env", "KDIR=" + r, *self.command("export")], prepare):
+            before = state(repo)
+            os.killpg(p.pid, signal.SIGINT)
+            finish(p, 30)
+            self.assertEqual(state(repo), before)
+            self.assertEqual(self.verb("export", KDIR=repo).status, 0)
+            got = self.source_files()
+            want = want or got
+            self.assertEqual(got, want)
+        self.assertEqual(len(read(self.path("series")).split()), self.PATCHES)
+
+    def test_apply_that_is_killed(self):
+        """No chance to clean up: the user's commits stay, and the next run says what to do."""
+        for repo, p in self.while_committing(lambda r: self.command("apply", r), self.fresh):
+            os.killpg(p.pid, signal.SIGKILL)
+            finish(p, 30)
+            self.assertTrue(wait_until(lambda: not ours(), 5))
+            git(repo, "merge-base", "--is-ancestor", ":/^Mine", "HEAD")
+            self.assertEqual(read(os.path.join(repo, "untracked")), "mine\n")
+            done = self.verb("apply", repo)
+            if done.status:
+                line = [l for l in done.err.splitlines() if not l.startswith("    ")][-1]
+                self.assertRegex(line, r"^apply: .*(in the middle of git am|there already|uncommitted changes|index\.lock)")
+            for name in os.listdir(self.tmpdir):
+                os.remove(os.path.join(self.tmpdir, name))
+
+
+class Step(VerbTest):
+    """ci/step.py, under which everything long runs: no process outlives it."""
+    TREE = "sleep 1001 & sh -c 'sleep 1002; :' & sleep 1003"
+
+    def step(self, *command):
+        return [sys.executable, self.path("ci/step.py"), os.path.join(self.dir, "log"), "a step", *command]
+
+    def all_run(self):
+        self.assertTrue(wait_until(lambda: all(f"sleep 100{i}" in ours().values() for i in (1, 2, 3)), 20))
+
+    def all_are_gone(self):
+        self.assertTrue(wait_until(lambda: not ours(), 5), ours())
+
+    def test_ctrl_c(self):
+        with started(self.step("sh", "-c", self.TREE), self.env) as p:
+            self.all_run()
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 10)
+            self.all_are_gone()
+        self.assertIn("a step: interrupted", done.out)
+        self.assertIn("rerun", done.out)
+        self.assertEqual(done.err, "")
+        # So that a shell between us and it ends as well.
+        self.assertEqual(done.status, -signal.SIGINT)
+
+    def test_terminated(self):
+        with started(self.step("sh", "-c", self.TREE), self.env) as p:
+            self.all_run()
+            p.terminate()
+            done = finish(p, 10)
+            self.all_are_gone()
+        self.assertIn("a step: interrupted", done.out)
+
+    def test_children_that_ignore_signals(self):
+        with started(self.step("sh", "-c", "trap '' INT TERM HUP; " + self.TREE), self.env) as p:
+            self.all_run()
+            os.killpg(p.pid, signal.SIGINT)
+            finish(p, 10)
+            self.all_are_gone()
+
+    def test_parent_is_killed(self):
+        # The colon keeps the shell from becoming the step itself.
+        with started(["sh", "-c", '"$@"; :', "sh", *self.step("sh", "-c", self.TREE)], self.env) as p:
+            self.all_run()
+            p.kill()
+            self.all_are_gone()
+
+    def test_step_is_killed(self):
+        with started(self.step("sh", "-c", self.TREE), self.env) as p:
+            self.all_run()
+            p.kill()
+            self.all_are_gone()
+
+    def test_failure_leaves_nothing(self):
+        done = run(self.step("sh", "-c", "sleep 1001 & echo why; exit 3"), self.env)
+        self.assertEqual(done.status, 3)
+        self.assertRegex(done.out, r"a step: FAILED after \d+ s \(status 3\)")
+        self.assertIn("    why\n", done.out)
+        self.all_are_gone()
+
+    def test_success_is_one_line(self):
+        done = run(self.step("sh", "-c", "echo what; exit 0"), self.env)
+        self.assertEqual((done.status, done.err), (0, ""))
+        self.assertRegex(done.out, r"\Aa step: done in \d+ s\n\Z")
+
+    def test_command_that_is_not_there(self):
+        done = run(self.step(os.path.join(self.dir, "nowhere")), self.env)
+        self.assertNotEqual(done.status, 0)
+        self.assertIn("nowhere", done.out + done.err)
+        self.assertNotIn("Traceback", done.out + done.err)
+
+
+class Lock(VerbTest):
+    """Two runs in one clone: the second one waits."""
+
+    def waits(self, verb, *args):
+        os.makedirs(self.path("build"), exist_ok=True)
+        kdir = self.kdir()
+        before = state(kdir)
+        args = [kdir if a == "KDIR" else a for a in args]
+        with open(self.path("build/.lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write(self.path("build/.lock.pid"), "4711\n")
+            with started(self.command(verb, *args), {**self.env, "KDIR": kdir}) as p:
+                line = p.stderr.readline().decode()
+                self.assertIn("waiting", line)
+                self.assertIn("4711", line, "which process it waits for")
+                time.sleep(0.5)
+                self.assertIsNone(p.poll(), "it did not wait")
+                self.assertEqual(state(kdir), before, "it did not wait")
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                return kdir, finish(p)
+
+    def test_apply(self):
+        _, done = self.waits("apply", "KDIR")
+        self.assert_ok(done, "4 patches applied")
+        self.assertEqual(done.err, "")
+
+    def test_tree(self):
+        kdir, done = self.waits("tree")
+        self.assert_ok(done, kdir)
+
+    def test_export(self):
+        _, done = self.waits("export")
+        self.assert_refuses(done, "export", "run scripts/tree first")
+
+    def test_ctrl_c_while_waiting(self):
+        os.makedirs(self.path("build"), exist_ok=True)
+        kdir = self.kdir()
+        with open(self.path("build/.lock"), "w", encoding="utf-8") as lock, self.unchanged(kdir):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with started(self.command("apply", kdir), self.env) as p:
+                self.assertIn("waiting", p.stderr.readline().decode())
+                os.killpg(p.pid, signal.SIGINT)
+                self.assertNotEqual(finish(p, 10).status, 0)
+
+
+# --- the table of selftests
+
+class Matrix(VerbTest):
+    """ci/matrix.py: the list of tests, and what makes the table a success."""
+
+    def refused(self, *patterns, **files):
+        for name, text in files.items():
+            write(self.path("ci", name.replace("_", "-") if "known" in name else "selftests.list"), text)
+        done = run([self.path("ci/matrix.py"), "-", "-", self.path("build/results/run"), *patterns], {**self.env, "KVM_TLB_VERB": "run"})
+        self.assertFalse(os.path.exists(self.path("build/results/run/selftests.tsv")))
+        return done
+
+    def test_malformed_lines(self):
+        good = "x86/state_test 01 12 60\n"
+        for bad in ("x86/smm_test", "x86/smm_test 01 12", "x86/smm_test 2 12 60", "x86/smm_test 01 3 60", "x86/smm_test 01 12 soon"):
+            with self.subTest(bad):
+                self.assert_refuses(self.refused(list=good + bad + "\n"), "run", "ci/selftests.list:2:", bad)
+
+    def test_a_name_twice(self):
+        self.assert_refuses(self.refused(list="x86/state_test 0 2 60\nx86/state_test 1 2 60\n"), "run", "ci/selftests.list", "state_test",
+                            "twice")
+
+    def test_parameters_make_another_name(self):
+        self.assertNotIn("twice", self.refused("nosuch", list="x86/state_test 0 2 60\nx86/state_test 0 2 60 npt=0\n").err)
+
+    def test_malformed_known_failure(self):
+        self.assert_refuses(self.refused(known_failures="state_test fails\n"), "run", "ci/known-failures:1:")
+
+    def test_pattern_that_matches_nothing(self):
+        self.assert_refuses(self.refused("nosuch*"), "run", "ci/selftests.list", "nosuch*")
+        self.assert_refuses(self.refused("state_test", "nosuch*"), "run", "ci/selftests.list", "nosuch*")
+
+    def verdict(self, base, series, known=None, images=("base", "series")):
+        """Status and text of the report for one test with these outcomes."""
+        tests = [matrix.Test("state_test", [0], [2], 60, "-", "./x86/state_test")]
+        results = {}
+        for kernel, outcome in (("base", base), ("series", series)):
+            if outcome:
+                results[matrix.Key(kernel, 0, 2, "state_test")] = matrix.Result(outcome, 1.0, "a reason")
+        matrix.OUT = self.dir
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            status = matrix.report(tests, {k: k for k in images}, results, known or {}, 1.0)
+        counts = read(os.path.join(self.dir, "selftests.count")).split()
+        self.assertEqual(sum(map(int, counts)), len(results))
+        self.assertEqual(int(counts[1]) > 0, status != 0)
+        return status, out.getvalue()
+
+    LISTED = {(0, "state_test"): "why"}
+
+    def test_both_pass(self):
+        self.assertEqual(self.verdict("pass", "pass")[0], 0)
+
+    def test_series_fails_where_the_base_passes(self):
+        for known in ({}, self.LISTED):
+            status, text = self.verdict("pass", "fail", known)
+            self.assertEqual(status, 1)
+            self.assertRegex(text, r"(?m)^FAIL: series L0 2 pCPU state_test: a reason \(the base passes\)$")
+
+    def test_both_fail_and_listed(self):
+        status, text = self.verdict("fail", "fail", self.LISTED)
+        self.assertEqual(status, 0)
+        self.assertIn("L0 state_test: why", text)
+        self.assertNotIn("FAIL: ", text)
+
+    def test_both_fail_and_not_listed(self):
+        status, text = self.verdict("fail", "fail")
+        self.assertEqual(status, 1)
+        self.assertIn("not in ci/known-failures", text)
+
+    def test_listed_for_the_other_level(self):
+        self.assertEqual(self.verdict("fail", "fail", {(1, "state_test"): "why"})[0], 1)
+
+    def test_series_cures(self):
+        self.assertEqual(self.verdict("fail", "pass", self.LISTED)[0], 0)
+
+    def test_base_fails_and_not_listed(self):
+        self.assertEqual(self.verdict("fail", "pass")[0], 1)
+
+    def test_series_fails_where_the_base_skips(self):
+        self.assertEqual(self.verdict("skip", "fail")[0], 1)
+        self.assertEqual(self.verdict("skip", "fail", self.LISTED)[0], 1)
+
+    def test_listed_but_the_base_passes(self):
+        status, text = self.verdict("pass", "pass", self.LISTED)
+        self.assertEqual(status, 0)
+        self.assertIn("in ci/known-failures, but the base passes: L0 state_test", text)
+
+    def test_skips_are_named_with_their_reason(self):
+        status, text = self.verdict("skip", "skip")
+        self.assertEqual(status, 0)
+        self.assertIn("state_test (L0): a reason", text)
+
+    def test_series_alone(self):
+        self.assertEqual(self.verdict(None, "fail", images=("series",))[0], 1)
+        self.assertEqual(self.verdict(None, "fail", self.LISTED, images=("series",))[0], 0)
+
+
+# --- machines
+
+class Boot(VerbTest):
+    """scripts/boot with the series' kernel of this project; the copy only has to be told which image that is."""
+    image = None
+
+    @classmethod
+    def setUpClass(cls):
+        # Under the lock: it may have to make the image.  No image, no boots: then all of these tests fail.
+        p = subprocess.run(["bash", "-c", '. "$0/scripts/lib.sh"; lock; "$0/ci/image" series rig', TOP], stdout=subprocess.PIPE,
+                           stderr=subprocess.PIPE, check=False)
+        cls.problem = p.stderr.decode().strip()
+        if p.returncode == 0:
+            # Links, since who builds meanwhile replaces it.
+            cls.image = os.path.join(World.tmp, "image")
+            shutil.copytree(p.stdout.decode().strip(), cls.image, copy_function=link_or_copy)
+
+    def setUp(self):
+        super().setUp()
+        if not self.image:
+            self.fail(f"no image to boot: {self.problem}")
+        self.use_image(self.image)
+
+    def use_image(self, image):
+        write(self.path("ci/image"), f"#!/bin/sh\necho '{image}'\n")
+
+    def boot(self, *args, **more):
+        return self.verb("boot", *args, timeout=180, **more)
+
+    def assert_died(self, done, *fragments):
+        """125, and the end of the console, which says why."""
+        self.assertEqual(done.status, 125, done)
+        for f in ("end of the console:", *fragments):
+            self.assertIn(f, done.err)
+        self.assertNotIn("Traceback", done.err)
+        console = [l for l in done.err.splitlines() if l.startswith("    ")]
+        self.assertTrue(0 < len(console) <= 25, done.err)
+        self.assertEqual(ours(), {}, "QEMU is left")
+
+    def broken(self, make_root):
+        image = os.path.join(self.dir, "image")
+        os.mkdir(image)
+        os.symlink(os.path.join(self.image, "bzImage"), os.path.join(image, "bzImage"))
+        make_root(os.path.join(image, "root.img"))
+        self.use_image(image)
+
+    def test_no_init(self):
+        def make_root(path):
+            os.mkdir(os.path.join(self.dir, "root"))
+            subprocess.run(["mksquashfs", os.path.join(self.dir, "root"), path, "-quiet", "-no-progress"], stdout=subprocess.DEVNULL,
+                           check=True)
+        self.broken(make_root)
+        self.assert_died(self.boot("--timeout", "120", "--", "true"), "L0: it ended without an exit status", "Kernel panic", "init")
+
+    def test_truncated_root(self):
+        def make_root(path):
+            with open(os.path.join(self.image, "root.img"), "rb") as whole, open(path, "wb") as part:
+                part.write(whole.read(1 << 20))
+        self.broken(make_root)
+        self.assert_died(self.boot("--timeout", "120", "--", "true"), "Kernel panic")
+
+    def test_no_kernel(self):
+        image = os.path.join(self.dir, "image")
+        os.mkdir(image)
+        os.symlink(os.path.join(self.image, "root.img"), os.path.join(image, "root.img"))
+        self.use_image(image)
+        done = self.boot("--timeout", "60", "--", "true")
+        self.assertEqual(done.status, 125, done)
+        self.assertIn("bzImage", done.out + done.err)
+
+    def test_command_that_never_returns(self):
+        begin = time.monotonic()
+        done = self.boot("--timeout", "12", "--", "sh", "-c", "echo begun; sleep 1000")
+        took = time.monotonic() - begin
+        self.assertEqual(done.status, 125, done)
+        self.assertIn("L0: no end within 12 s", done.err)
+        self.assertTrue(12 <= took < 22, took)
+        self.assertEqual(ours(), {}, "QEMU is left")
+
+    def test_shell_that_never_returns(self):
+        # Without a command and without a terminal: the shell waits for input that does not come.
+        done = self.boot("--timeout", "3")
+        self.assertEqual(done.status, 125, done)
+        self.assertIn("L0: no end within 3 s", done.err)
+
+    def test_status_and_output(self):
+        done = self.boot("--level", "0", "--", "sh", "-c", "echo 'out  put'; echo err >&2; exit 7")
+        self.assertEqual((done.status, done.out), (7, "out  put\nerr\n"), done.err)
+
+    def test_status_and_output_of_l1(self):
+        done = self.boot("--level", "1", "--timeout", "150", "--", "sh", "-c", "echo 'out  put'; echo err >&2; exit 7")
+        self.assertEqual((done.status, done.out), (7, "out  put\nerr\n"), done.err)
+
+    def test_limit_of_a_selftest(self):
+        tests = "a 2 - sleep 1000\nb 20 - true\nc 20 - /nowhere\n"
+        done = self.boot("--", "sh", "-c", f"cat >/tmp/l <<'END'\n{tests}END\nkselftest /tmp/l")
+        self.assertEqual(done.status, 0, done)
+        self.assertRegex(done.out, r"(?m)^not ok 1 - a # time=2\.\d no end after 2 s$")
+        self.assertRegex(done.out, r"(?m)^ok 2 - b # time=\d+\.\d$")
+        self.assertRegex(done.out, r"(?m)^not ok 3 - c # time=\d+\.\d status 127$")
+        self.assertIn("1..3\n", done.out)
+
+    def test_ctrl_c_and_again(self):
+        with started(self.command("boot", "--", "sh", "-c", "echo begun; sleep 1000"), self.env) as p:
+            self.assertEqual(p.stdout.readline(), b"begun\n")
+            self.assertTrue(self.lock_is_free(), "a guest that runs keeps others from building")
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 10)
+            self.assertTrue(wait_until(lambda: not ours(), 2), ours())
+        self.assertEqual(done.status, 130)
+        self.assertNotIn("Traceback", done.err)
+        self.assertTrue(self.lock_is_free())
+        self.assert_ok(self.boot("--", "true"))
+
+    def test_terminated_and_killed(self):
+        # SIGKILL last, since then nobody can remove the temporary files.
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
+            with started(self.command("boot", "--", "sleep", "1000"), self.env) as p:
+                self.assertTrue(wait_until(lambda: any("qemu-system" in l for l in ours().values()), 20))
+                # bash has become boot.py by now.
+                os.kill(p.pid, number)
+                self.assertTrue(wait_until(lambda: not ours(), 5), ours())
+                finish(p, 10)
+            if number == signal.SIGKILL:
+                for name in os.listdir(self.tmpdir):
+                    shutil.rmtree(os.path.join(self.tmpdir, name))
+            self.assertEqual(os.listdir(self.tmpdir), [], number)
+
+
+class NoImage(VerbTest):
+    """scripts/boot when there is nothing to boot, and the real ci/image."""
+
+    def test_nothing_set_up(self):
+        cache = os.path.join(self.dir, "empty")
+        with self.unchanged():
+            self.assert_refuses(self.verb("boot", "--", "true", KVM_TLB_CACHE=cache), "boot", "run scripts/setup")
+
+    def test_nothing_built(self):
+        with self.unchanged():
+            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "the series kernel is not built", "scripts/build series")
+            self.assert_refuses(self.verb("boot", "--kernel", "base", "--", "true"), "boot", "the base kernel is not built", "scripts/build base")
+
+    def test_no_qemu(self):
+        cache = os.path.join(self.dir, "cache")
+        shutil.copytree(World.cache, cache, symlinks=True)
+        os.remove(os.path.join(cache, "qemu"))
+        self.env["KVM_TLB_CACHE"] = cache
+        # A kernel where the rig looks for one; it says where only when it traces itself.
+        trace = run(["bash", "-x", self.path("ci/kernel"), "series", "rig"], self.env).err
+        os.makedirs(re.findall(r"(?m)^\++ out=(.+)$", trace)[0])
+        with self.unchanged():
+            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "no QEMU in the cache", "scripts/build")
+        self.assertFalse(os.path.exists(os.path.join(cache, "qemu")))
+        images = self.path("build/image")
+        self.assertEqual(os.listdir(images) if os.path.isdir(images) else [], [])
+
+
+# --- the program
+
+class Lines(unittest.TestResult):
+    """One line per test, and below a failure why it is one."""
+
+    def __init__(self):
+        super().__init__()
+        self.failed = 0
+        self.why = self.began = None
+
+    def startTest(self, test):      # pylint: disable=invalid-name
+        super().startTest(test)
+        self.why, self.began = [], time.monotonic()
+
+    def stopTest(self, test):       # pylint: disable=invalid-name
+        super().stopTest(test)
+        name = f"{type(test).__name__}.{test.id().rpartition('.')[2]}"
+        self.line(name, self.why, f" ({time.monotonic() - self.began:.1f} s)")
+        self.why = None
+
+    def line(self, name, why, more=""):
+        self.failed += bool(why)
+        print(f"{'FAIL' if why else 'ok':4} {name}{more}")
+        for text in why:
+            print("".join(f"    {l}\n" for l in text.splitlines()[-12:]), end="")
+        sys.stdout.flush()
+
+    def bad(self, test, text):
+        if self.why is None:
+            # The set-up of a class.
+            self.line(str(test), [text])
+        else:
+            self.why.append(text)
+
+    def addError(self, test, err):      # pylint: disable=invalid-name
+        super().addError(test, err)
+        self.bad(test, self.errors[-1][1])
+
+    def addFailure(self, test, err):    # pylint: disable=invalid-name
+        super().addFailure(test, err)
+        self.bad(test, self.failures[-1][1])
+
+    def addSubTest(self, test, subtest, err):   # pylint: disable=invalid-name
+        super().addSubTest(test, subtest, err)
+        if err:
+            self.bad(test, (self.failures + self.errors)[-1][1] + str(subtest))
+
+
+def chosen(patterns):
+    """All tests in the order of this file, or those called Class, Class.test or like a pattern."""
+    for cls in globals().values():
+        if isinstance(cls, type) and issubclass(cls, VerbTest):
+            for test in unittest.defaultTestLoader.loadTestsFromTestCase(cls):
+                name = ".".join(test.id().split(".")[-2:])
+                if not patterns or any(p == cls.__name__ or fnmatch.fnmatch(name, p) for p in patterns):
+                    yield test
+
+
+def main():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    tests = unittest.TestSuite(chosen(sys.argv[1:]))
+    if not tests.countTestCases():
+        raise SystemExit(f"test_verbs.py: no test is called {' '.join(sys.argv[1:])}")
+    start, lines = time.monotonic(), Lines()
+    try:
+        make_world()
+        tests.run(lines)
+    except KeyboardInterrupt:
+        print("test_verbs.py: interrupted; rerun to start again", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        end_ours()
+        shutil.rmtree(World.tmp or "", ignore_errors=True)
+    skipped = len(lines.skipped)
+    passed = max(0, lines.testsRun - lines.failed - skipped)
+    write(os.path.join(TOP, "build/results/verbs.count"), f"{passed} {lines.failed} {skipped}\n")
+    print(f"verbs: {passed} passed, {lines.failed} failed, {skipped} skipped in {time.monotonic() - start:.0f} s")
+    return 1 if lines.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
