@@ -84,12 +84,15 @@ class Machine(threading.Thread):
     def run(self):
         with self.slots:
             try:
-                todo = list(self.tests)
+                todo, boots = list(self.tests), 0
                 while todo:
                     before = len(todo)
                     todo = self.boot(todo)
-                    if len(todo) == before:
-                        # Not even one test was reached: the kernel does not come up.
+                    boots = boots + 1 if len(todo) == before else 0
+                    if boots == 1:
+                        # Nested guests on TCG hang at boot now and then, on the base too.  Said, and tried once more.
+                        print(f"{self.label}: did not come up, booting it again: {self.error}", flush=True)
+                    elif boots:
                         for t in todo:
                             self.done(t, "fail", 0, "not run: " + self.error)
                         break
@@ -221,8 +224,9 @@ def main():
             told = now
             print(f"selftests: {len(results)} of {total} after {now - start:.0f} s", end="\r" if sys.stdout.isatty() else "\n", flush=True)
     for m in machines:
-        if m.error and not any(k.kernel == m.kernel and k.level == m.level for k in results):
-            die(f"{m.label}: {m.error}")
+        for t in m.tests:
+            if Key(m.kernel, m.level, m.pcpus, t.name) not in results:
+                m.done(t, "fail", 0, f"no result: {m.error}")
 
     with open(os.path.join(OUT, "selftests.tsv.new"), "w", encoding="utf-8") as f:
         f.write("test\tlevel\tpcpus\tkernel\toutcome\tseconds\tnote\n")
