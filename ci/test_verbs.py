@@ -1610,7 +1610,12 @@ class Boot(VerbTest):
         self.assertEqual((done.status, done.out), (7, "out  put\nerr\n"), done.err)
 
     def test_status_and_output_of_l1(self):
-        done = self.boot("--level", "1", "--timeout", "150", "--", "sh", "-c", "echo 'out  put'; echo err >&2; exit 7")
+        for attempt in range(3):
+            done = self.boot("--level", "1", "--timeout", "150", "--", "sh", "-c", "echo 'out  put'; echo err >&2; exit 7")
+            # A nested guest on TCG hangs at boot now and then: that is not what is tested here, but it is said.
+            if done.status != 125 or "no end within" not in done.err:
+                break
+            print(f"     L1 did not come up (try {attempt + 1})", flush=True)
         self.assertEqual((done.status, done.out), (7, "out  put\nerr\n"), done.err)
 
     def test_limit_of_a_selftest(self):
