@@ -1628,7 +1628,7 @@ class Boot(VerbTest):
         self.assertIn("1..3\n", done.out)
 
     def test_ctrl_c_and_again(self):
-        with started(self.command("boot", "--", "sh", "-c", "echo begun; sleep 1000"), self.env) as p:
+        with started(self.command("boot", "--cpus", "1", "--", "sh", "-c", "echo begun; sleep 1000"), self.env) as p:
             self.assertEqual(p.stdout.readline(), b"begun\n")
             self.assertTrue(self.lock_is_free(), "a guest that runs keeps others from building")
             os.killpg(p.pid, signal.SIGINT)
