@@ -1741,8 +1741,9 @@ def chosen(patterns):
 
 
 def main():
-    # unittest takes any other exception for the failure of one test, and goes on.
-    for s in (signal.SIGTERM, signal.SIGHUP):
+    # unittest takes any other exception for the failure of one test, and goes on.  Who was started in the background
+    # ignores SIGINT, and so would the verbs that are tested.
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, signal.default_int_handler)
     tests = unittest.TestSuite(chosen(sys.argv[1:]))
     if not tests.countTestCases():
