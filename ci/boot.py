@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""boot.py IMAGE LEVEL CPUS TIMEOUT [CMD...]: called by scripts/boot."""
+"""boot.py IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: called by scripts/boot."""
 import os
 import re
 import shlex
@@ -13,8 +13,8 @@ from guest import Guest, GuestError
 
 
 def main():
-    image, level, cpus, timeout = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    command = shlex.join(sys.argv[5:])
+    image, level, cpus, timeout, model = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    command = shlex.join(sys.argv[6:])
     tty = sys.stdin.isatty()
     saved = termios.tcgetattr(0) if tty else None
     guest = late = None
@@ -28,7 +28,7 @@ def main():
     for s in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, lambda signum, _: sys.exit(128 + signum))
     try:
-        guest = Guest(image, level, cpus, command or "exec sh -i", interactive=not command)
+        guest = Guest(image, level, cpus, command or "exec sh -i", interactive=not command, model=model)
         if timeout:
             signal.signal(signal.SIGALRM, expired)
             signal.alarm(timeout)

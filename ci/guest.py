@@ -13,6 +13,11 @@ BUILD = os.path.join(TOP, "build")
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
 
+# What L0's processor is; ci/qemu/ has the patches.  "on": each translation is kept until the architecture demands that it goes,
+# each VMCB field until its clean bit is cleared.  "strict": at each VMRUN, all that is kept is compared with the nested tables.
+MODELS = {"off": "max,+svm,+npt"}
+MODELS["on"] = MODELS["off"] + ",x-svm-tlb=on,x-svm-clean=on,x-svm-asids=64"
+MODELS["strict"] = MODELS["on"] + ",x-svm-tlb-oracle=2"
 # Megabytes.  L1's memory is a part of L0's.
 MEMORY = {0: 4096, 1: 2048}
 CONSOLE_LINES = 25
@@ -34,9 +39,9 @@ def say_where(*command):
     return out.stdout.decode().splitlines()[-1]
 
 
-def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()):
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None):
     """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU."""
-    accel = ["-accel", "tcg,thread=multi", "-cpu", "max,+svm,+npt"] if level == 0 else \
+    accel = ["-accel", "tcg,thread=multi", "-cpu", cpu] if level == 0 else \
         ["-accel", "kvm", "-cpu", "host,-xsave"]
     args = accel + [
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(MEMORY[level]), "-smp", str(cpus),
@@ -57,9 +62,11 @@ def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()
 
 
 class Guest:
-    """One L0, and an L1 in it if level is 1.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in."""
+    """One L0, and an L1 in it if level is 1.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in.
+    model: of MODELS.  cpu: more properties of L0's processor, with a comma before each."""
 
-    def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None):
+    def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
+                 model="on", cpu=""):
         self.dir = tempfile.TemporaryDirectory(prefix="rig.")
         self.level = level
         own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
@@ -77,11 +84,14 @@ class Guest:
                 f.write(text)
         self.consoles = [os.path.join(self.dir.name, f"console{l}") for l in range(level + 1)]
         self.status = os.path.join(self.dir.name, "status")
+        self.dump = os.path.join(self.dir.name, "svm-tlb")
+        if model != "off":
+            cpu += f",x-svm-tlb-dump={self.dump}"
         qemu = qemu or say_where("qemu/build")
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
             machine(0, cpus, paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    self.consoles[0], self.status, stdio, self.consoles[1:])
+                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu)
         parent = os.getpid()
 
         def child():
@@ -110,6 +120,18 @@ class Guest:
             pass
         why = f"no end within {timed_out} s" if timed_out else f"it ended without an exit status (QEMU's was {self.qemu.returncode})"
         raise GuestError(f"L{self.level}: {why}; end of the console{'s' if self.level else ''}:\n" + self.last_lines())
+
+    def counters(self):
+        """The TLB model's counters once QEMU has ended, summed over processors and ASIDs; empty without the model."""
+        total = {}
+        try:
+            with open(self.dump, encoding="ascii") as f:
+                for word in f.read().split():
+                    name, _, value = word.partition("=")
+                    total[name] = total.get(name, 0) + int(value)
+        except OSError:
+            pass
+        return total
 
     def last_lines(self):
         text = ""

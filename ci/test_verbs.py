@@ -1464,7 +1464,7 @@ class Matrix(VerbTest):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             status = matrix.report(tests, {k: k for k in images}, results, known or {}, 1.0)
-        counts = read(os.path.join(self.dir, "selftests.count")).split()
+        counts = read(self.dir + ".count").split()
         self.assertEqual(sum(map(int, counts)), len(results))
         self.assertEqual(int(counts[1]) > 0, status != 0)
         return status, out.getvalue()

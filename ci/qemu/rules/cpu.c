@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The processors as such: exceptions of the host, the second CPU. */
+#include "rules.h"
+
+#define AP_START	0x8000ul	/* also in start.S */
+#define APIC		0xfee00000ul
+#define APIC_ICR_LOW	(*(volatile u32 *)(APIC + 0x300))
+#define APIC_ICR_HIGH	(*(volatile u32 *)(APIC + 0x310))
+#define APIC_ID(n)	((u32)(n) << 24)
+#define ICR_FIXED	0x4000
+#define ICR_INIT	0x4500
+#define ICR_SIPI	0x4600
+
+struct gate {
+	u16 low, selector;
+	u8 ist, type;
+	u16 mid;
+	u32 high, pad;
+};
+
+struct descriptor {
+	u16 limit;
+	u64 base;
+} __attribute__((packed));
+
+extern char exception_stubs[], ap_start[], ap_start_end[];
+void exception(u64 vector, u64 error, u64 rip, u64 cr2);
+void ap_main(void);
+
+static struct gate idt[32];
+static void (*volatile mailbox)(void);
+static volatile bool second_cpu_up;
+
+void exception(u64 vector, u64 error, u64 rip, u64 cr2)
+{
+	printf("Bail out! exception %ld in the host, error code %lx, at %lx, CR2 %lx\n", vector,
+	       error, rip, cr2);
+	finish(2);
+}
+
+/* Each processor; SVM was turned on along with long mode. */
+void cpu_init(void)
+{
+	struct descriptor d = { sizeof(idt) - 1, (u64)idt };
+	u64 i, stub;
+
+	for (i = 0; i < ARRAY_SIZE(idt); i++) {
+		stub = (u64)exception_stubs + 16 * i;
+		idt[i] = (struct gate){
+			.low = stub, .mid = stub >> 16, .high = stub >> 32,
+			.selector = 8, .type = 0x8e,
+		};
+	}
+	asm volatile("lidt %0" : : "m"(d));
+	wrmsr(MSR_VM_HSAVE_PA, (u64)alloc(PAGE_SIZE));
+	asm volatile("stgi");
+}
+
+void cpu_mask_interrupts(void)
+{
+	outb(0x21, 0xff);
+	outb(0xa1, 0xff);
+}
+
+void ap_main(void)
+{
+	void (*fn)(void);
+
+	cpu_init();
+	second_cpu_up = true;
+	for (;;) {
+		fn = mailbox;
+		if (fn) {
+			fn();
+			mailbox = NULL;
+		}
+		asm volatile("pause");
+	}
+}
+
+static void ipi(u32 to, u32 command)
+{
+	APIC_ICR_HIGH = APIC_ID(to);
+	APIC_ICR_LOW = command;
+	while (APIC_ICR_LOW & (1u << 12))
+		asm volatile("pause");
+}
+
+/* INIT, then start; whatever it was doing. */
+void restart_second_cpu(void)
+{
+	u64 i;
+
+	second_cpu_up = false;
+	mailbox = NULL;
+	memcpy((void *)AP_START, ap_start, ap_start_end - ap_start);
+	ipi(1, ICR_INIT);
+	/* An INIT that is not taken yet would swallow the start; there is no way to ask. */
+	for (i = 0; i < 100000; i++)
+		inb(0x80);
+	ipi(1, ICR_SIPI | AP_START >> 12);
+	while (!second_cpu_up)
+		asm volatile("pause");
+}
+
+/* From the second CPU; nobody takes it, for interrupts are off. */
+void interrupt_first_cpu(void)
+{
+	ipi(0, ICR_FIXED | 0x40);
+}
+
+void on_second_cpu(void (*fn)(void))
+{
+	if (!second_cpu_up)
+		restart_second_cpu();
+	mailbox = fn;
+	while (mailbox)
+		asm volatile("pause");
+}

@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What guests run: a few instructions each, arguments in RDI and RSI, result in RAX, then VMMCALL.
+ * All of it lies in one 2 MB page of every guest, at the address it has on the host.
+ */
+	.macro guest name
+	.balign 32
+	.globl \name
+\name:
+	.endm
+
+	.text
+	.code64
+
+guest g_nop
+	vmmcall
+
+guest g_load
+	mov	(%rdi), %rax
+	vmmcall
+
+guest g_store
+	mov	%rsi, (%rdi)
+	vmmcall
+
+/* Two accesses without a VMRUN in between: QEMU's own TLB takes part here, and nowhere else. */
+guest g_load_invlpg_load
+	mov	(%rdi), %rax
+	invlpg	(%rsi)
+	mov	(%rdi), %rax
+	vmmcall
+
+/* The page holds a RET. */
+guest g_call
+	call	*%rdi
+	vmmcall
+
+guest g_invlpg
+	invlpg	(%rdi)
+	vmmcall
+
+/* RAX: address, ECX: ASID */
+guest g_invlpga
+	mov	%rdi, %rax
+	mov	%esi, %ecx
+	invlpga	%rax, %ecx
+	vmmcall
+
+guest g_movcr3
+	mov	%rdi, %cr3
+	vmmcall
+
+guest g_reload_cr3
+	mov	%cr3, %rax
+	mov	%rax, %cr3
+	vmmcall
+
+guest g_read_cr0
+	mov	%cr0, %rax
+	vmmcall
+
+guest g_read_cr2
+	mov	%cr2, %rax
+	vmmcall
+
+guest g_read_cr3
+	mov	%cr3, %rax
+	vmmcall
+
+guest g_read_cr4
+	mov	%cr4, %rax
+	vmmcall
+
+guest g_read_cr8
+	mov	%cr8, %rax
+	vmmcall
+
+guest g_read_dr7
+	mov	%dr7, %rax
+	vmmcall
+
+guest g_read_dr6
+	mov	%dr6, %rax
+	vmmcall
+
+guest g_read_ds
+	xor	%eax, %eax
+	mov	%ds, %eax
+	vmmcall
+
+guest g_write_cr2
+	mov	%rdi, %cr2
+	vmmcall
+
+guest g_write_cr0
+	mov	%rdi, %cr0
+	vmmcall
+
+guest g_write_cr4
+	mov	%rdi, %cr4
+	vmmcall
+
+/* There and back */
+guest g_flip_cr0
+	mov	%cr0, %rax
+	xor	%rax, %rdi
+	mov	%rdi, %cr0
+	mov	%rax, %cr0
+	vmmcall
+
+guest g_flip_cr4
+	mov	%cr4, %rax
+	xor	%rax, %rdi
+	mov	%rdi, %cr4
+	mov	%rax, %cr4
+	vmmcall
+
+guest g_rdmsr
+	mov	%edi, %ecx
+	rdmsr
+	shl	$32, %rdx
+	or	%rdx, %rax
+	vmmcall
+
+guest g_wrmsr
+	mov	%edi, %ecx
+	mov	%rsi, %rax
+	mov	%rsi, %rdx
+	shr	$32, %rdx
+	wrmsr
+	vmmcall
+
+guest g_rdtsc
+	rdtsc
+	shl	$32, %rdx
+	or	%rdx, %rax
+	vmmcall
+
+guest g_in
+	mov	%edi, %edx
+	in	%dx, %al
+	vmmcall
+
+guest g_cpuid
+	xor	%eax, %eax
+	cpuid
+	vmmcall
+
+guest g_hlt
+	hlt
+	vmmcall
+
+guest g_wrpkru
+	mov	%edi, %eax
+	xor	%ecx, %ecx
+	xor	%edx, %edx
+	wrpkru
+	vmmcall
+
+guest g_rsp
+	mov	%rsp, %rax
+	vmmcall
+
+guest g_rax
+	vmmcall
+
+guest g_flags
+	pushf
+	pop	%rax
+	vmmcall
+
+guest g_sgdt
+	sub	$16, %rsp
+	sgdt	(%rsp)
+	mov	2(%rsp), %rax
+	add	$16, %rsp
+	vmmcall
+
+guest g_sidt
+	sub	$16, %rsp
+	sidt	(%rsp)
+	mov	2(%rsp), %rax
+	add	$16, %rsp
+	vmmcall
+
+/* For guests in 32-bit or compatibility mode */
+	.code32
+
+guest g32_nop
+	vmmcall
+
+guest g32_load
+	mov	(%edi), %eax
+	vmmcall
+
+guest g32_invlpg
+	invlpg	(%edi)
+	vmmcall
+
+guest g32_reload_cr3
+	mov	%cr3, %eax
+	mov	%eax, %cr3
+	vmmcall
+
+guest g32_write_cr0
+	mov	%edi, %cr0
+	vmmcall
+
+guest g32_flip_cr4
+	mov	%cr4, %eax
+	xor	%eax, %edi
+	mov	%edi, %cr4
+	mov	%eax, %cr4
+	vmmcall
+
+	.section .note.GNU-stack, "", @progbits

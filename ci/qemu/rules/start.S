@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * From multiboot's 32-bit entry, or from real mode on the second CPU, to long mode; and the host's
+ * exceptions.
+ */
+#define MULTIBOOT_MAGIC	0x1badb002
+#define CODE64		0x08
+#define DATA		0x10
+#define CODE32		0x18
+#define AP_START	0x8000		/* also in cpu.c */
+
+	.section .multiboot, "a"
+	.align 4
+	.long MULTIBOOT_MAGIC, 0, -MULTIBOOT_MAGIC
+
+	.bss
+	.align 4096
+host_pml4:
+	.skip 4096
+host_pdpt:
+	.skip 4096
+host_pd:
+	.skip 4 * 4096
+	.skip 16384
+stack_top:
+	.skip 16384
+ap_stack_top:
+
+	.data
+	.align 8
+gdt:
+	.quad 0
+	.quad 0x00af9b000000ffff	/* CODE64 */
+	.quad 0x00cf93000000ffff	/* DATA */
+	.quad 0x00cf9b000000ffff	/* CODE32 */
+gdt_end:
+gdt_ptr:
+	.word gdt_end - gdt - 1
+	.quad gdt
+
+	.code32
+	.text
+	.globl start
+start:
+	mov	%ebx, %esi		/* multiboot information */
+	cli
+	cld
+
+	/* The first 4 GB as they are, in pages of 2 MB */
+	movl	$host_pdpt + 7, host_pml4
+	mov	$host_pdpt, %edi
+	mov	$host_pd + 7, %eax
+1:	mov	%eax, (%edi)
+	add	$4096, %eax
+	add	$8, %edi
+	cmp	$host_pdpt + 32, %edi
+	jb	1b
+	mov	$host_pd, %edi
+	mov	$0x87, %eax
+1:	mov	%eax, (%edi)
+	add	$0x200000, %eax
+	add	$8, %edi
+	cmp	$host_pd + 4 * 4096, %edi
+	jb	1b
+
+	mov	$stack_top, %esp
+	mov	$main, %ebx
+	lgdt	gdt_ptr
+to_long_mode:
+	mov	$0x20, %eax		/* PAE */
+	mov	%eax, %cr4
+	mov	$host_pml4, %eax
+	mov	%eax, %cr3
+	mov	$0xc0000080, %ecx
+	mov	$0x1900, %eax		/* EFER: SVME, NXE, LME */
+	xor	%edx, %edx
+	wrmsr
+	mov	$0x80010011, %eax	/* PG, WP, ET, PE */
+	mov	%eax, %cr0
+	ljmp	$CODE64, $1f
+	.code64
+1:	mov	$DATA, %eax
+	mov	%eax, %ds
+	mov	%eax, %es
+	mov	%eax, %ss
+	xor	%eax, %eax
+	mov	%eax, %fs
+	mov	%eax, %gs
+	mov	%esi, %edi
+	call	*%rbx
+1:	hlt
+	jmp	1b
+
+/* Copied to AP_START: real mode, CS is AP_START >> 4. */
+	.code16
+	.globl ap_start, ap_start_end
+ap_start:
+	cli
+	xor	%ax, %ax
+	mov	%ax, %ds
+	lgdtl	AP_START + ap_gdt_ptr - ap_start
+	mov	$0x11, %eax
+	mov	%eax, %cr0
+	ljmpl	$CODE32, $ap_start32
+ap_gdt_ptr:
+	.word	gdt_end - gdt - 1
+	.long	gdt
+ap_start_end:
+	.code32
+ap_start32:
+	mov	$DATA, %eax
+	mov	%eax, %ds
+	mov	$ap_stack_top, %esp
+	mov	$ap_main, %ebx
+	jmp	to_long_mode
+
+/* The host expects no exceptions; say which it was and stop. */
+	.code64
+	.globl exception_stubs
+exception_stubs:
+	.set vector, 0
+	.rept 32
+	.balign 16
+	.if vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21
+	.else
+	push	$0
+	.endif
+	push	$vector
+	jmp	exception_common
+	.set vector, vector + 1
+	.endr
+exception_common:
+	pop	%rdi			/* vector */
+	pop	%rsi			/* error code */
+	pop	%rdx			/* RIP */
+	mov	%cr2, %rcx
+	and	$-16, %rsp
+	call	exception
+
+	.section .note.GNU-stack, "", @progbits
