@@ -397,7 +397,8 @@ class Arguments(VerbTest):
         "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"]],
         "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"]],
         "test": [["--bogus"]],
-        "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"],
+        "mutants": [["--bogus"], ["nosuch"]],
+        "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
                  ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"]],
         "tree": [["--bogus"], ["--reset", "--bogus"]],
         "export": [["--bogus"]],
@@ -774,6 +775,13 @@ class Check(VerbTest):
         self.assertNotEqual(done.status, 0)
         self.assertIn("interrupted", done.out)
         self.assertNotIn("checkpatch", done.out, "it went on with the next step")
+
+
+class Mutants(VerbTest):
+    def test_one_that_names_no_test(self):
+        write(self.path("ci/mutants/idle.patch"), "Rule: none\n\n")
+        for args in ([], ["idle"]):
+            self.assert_refuses(self.verb("mutants", *args), "mutants", "ci/mutants/idle.patch", "Tests: NAME")
 
 
 # --- tree, export, sign, send
@@ -1493,6 +1501,14 @@ class Matrix(VerbTest):
 
     def test_listed_for_the_other_level(self):
         self.assertEqual(self.verdict("fail", "fail", {(1, "state_test"): "why"})[0], 1)
+
+    def test_fixed_and_fails(self):
+        status, text = self.verdict("fail", "fail", {(0, "state_test"): "fixed: why"})
+        self.assertEqual(status, 1)
+        self.assertIn("fixed by the series", text)
+
+    def test_fixed_and_passes(self):
+        self.assertEqual(self.verdict("fail", "pass", {(0, "state_test"): "fixed: why"})[0], 0)
 
     def test_series_cures(self):
         self.assertEqual(self.verdict("fail", "pass", self.LISTED)[0], 0)
