@@ -10,6 +10,12 @@ kmake() {
 		KBUILD_BUILD_HOST=rig KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
 }
 
+# kernel_files COMMIT: what a kernel is built from, as ids: all but the selftests.
+kernel_files() {
+	git -C "$src" ls-tree "$1" | grep -v "$(printf '\t')tools\$"
+	git -C "$src" ls-tree "$1:tools" | grep -v "$(printf '\t')testing\$"
+}
+
 # series_fragment COMMIT: what ci/config/series.config says about the symbols that the tree has.
 series_fragment() {
 	local line symbol kconfig
