@@ -39,10 +39,14 @@ def say_where(*command):
     return out.stdout.decode().splitlines()[-1]
 
 
-def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None):
+# One instruction is one nanosecond of the guest's clocks, and one cycle of its TSC, and nothing else passes any.
+ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+
+
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False):
     """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU."""
-    accel = ["-accel", "tcg,thread=multi", "-cpu", cpu] if level == 0 else \
-        ["-accel", "kvm", "-cpu", "host,-xsave"]
+    accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else \
+        (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(MEMORY[level]), "-smp", str(cpus),
         "-kernel", kernel, "-append",
@@ -63,10 +67,10 @@ def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()
 
 class Guest:
     """One L0, and an L1 in it if level is 1.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in.
-    model: of MODELS.  cpu: more properties of L0's processor, with a comma before each."""
+    model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions."""
 
     def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
-                 model="on", cpu=""):
+                 model="on", cpu="", icount=False):
         self.dir = tempfile.TemporaryDirectory(prefix="rig.")
         self.level = level
         own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
@@ -91,7 +95,7 @@ class Guest:
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
             machine(0, cpus, paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu)
+                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount)
         parent = os.getpid()
 
         def child():

@@ -8,6 +8,7 @@ Exit status 0: the series fails nowhere where the base does not, and the base on
 import argparse
 import collections
 import fnmatch
+import itertools
 import os
 import re
 import signal
@@ -20,7 +21,7 @@ from guest import TOP, Guest, GuestError, die, say_where
 # Seconds for booting: L0, and L1 in it.  The machines are shared and noisy, so this is generous.
 BOOT = {0: 120, 1: 240}
 
-Test = collections.namedtuple("Test", "name levels pcpus limit params command")
+Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command", defaults=("", ""))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
 Result = collections.namedtuple("Result", "outcome seconds note tlb", defaults=(None,))
 # Counters of the TLB model that go into the TSV, as ci/rootfs/svm-tlb.c names them.  walks: page walks of an unbounded TLB.
@@ -28,7 +29,10 @@ COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga
 
 
 def read_list(path):
-    """Lines: command levels pCPUs seconds [kvm_amd parameter=value ...] [-- arguments].  "01" means 0 and 1."""
+    """Lines: command levels pCPUs seconds [kvm_amd parameter=value ...] [cpu:property=value ...] [-- arguments].
+
+    "01" means 0 and 1; cpu: is for L0's processor.
+    """
     tests = []
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
@@ -39,10 +43,11 @@ def read_list(path):
             fields = head.split()
             if len(fields) < 4 or set(fields[1]) - set("01") or set(fields[2]) - set("12") or not fields[3].isdigit():
                 die(f"{path}:{number}: not a test line: {line}")
-            params = fields[4:]
-            name = " ".join([os.path.basename(fields[0])] + params + ([arguments] if arguments else []))
+            params = [f for f in fields[4:] if not f.startswith("cpu:")]
+            cpu = "".join("," + f[4:] for f in fields[4:] if f.startswith("cpu:"))
+            name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
             tests.append(Test(name, [int(c) for c in fields[1]], [int(c) for c in fields[2]], int(fields[3]),
-                              ",".join(params) or "-", " ".join(["./" + fields[0], arguments]).strip()))
+                              ",".join(params) or "-", cpu, " ".join(["./" + fields[0], arguments]).strip()))
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
@@ -70,14 +75,14 @@ def read_known(path):
 
 
 class Machine(threading.Thread):
-    """One kernel at one level with one number of pCPUs: boots as often as it takes to run every test once."""
+    """One kernel at one level with one number of pCPUs of one kind: boots as often as it takes to run every test once."""
 
-    def __init__(self, slots, results, kernel, image, level, pcpus, tests, qemu, model):
+    def __init__(self, slots, results, kernel, image, level, pcpus, cpu, tests, qemu, model):
         super().__init__(daemon=True)
         # The oracle is exact on one processor; on two, the legal window between zap and flush would be most of what it sees.
         self.model = "strict" if model == "on" and pcpus == 1 else model
         self.slots, self.results, self.qemu = slots, results, qemu
-        self.kernel, self.image, self.level, self.pcpus, self.tests = kernel, image, level, pcpus, tests
+        self.kernel, self.image, self.level, self.pcpus, self.cpu, self.tests = kernel, image, level, pcpus, cpu, tests
         self.label = f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}"
         self.error = None
         self.guest = None
@@ -110,7 +115,7 @@ class Machine(threading.Thread):
         """Run todo in one boot; returns what could not be run because the guest died on the way."""
         lines = "".join(f"{i} {t.limit} {t.params} {t.command}\n" for i, t in enumerate(todo))
         command = f"cat >/tmp/list <<'END'\n{lines}END\nexec kselftest /tmp/list\n"
-        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model)
+        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu)
         current, start, reached = None, 0, 0
         before = tlb = None
         # Line by line: an interrupted run shows how far it came.
@@ -213,14 +218,14 @@ def main():
     results, machines = {}, []
     slots = threading.Semaphore(os.cpu_count() or 1)
     # The longest first, so that no core idles at the end.
-    for level in (1, 0):
-        for pcpus in (2, 1):
-            mine = [t for t in tests if level in t.levels and pcpus in t.pcpus]
-            # Tests with equal module parameters stand together: fewer reloads.
-            mine.sort(key=lambda t: t.params)
-            for kernel, image in images.items():
-                if mine:
-                    machines.append(Machine(slots, results, kernel, image, level, pcpus, mine, qemu, args.model))
+    cpus = sorted({t.cpu for t in tests})
+    for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
+        mine = [t for t in tests if level in t.levels and pcpus in t.pcpus and cpu == t.cpu]
+        # Tests with equal module parameters stand together: fewer reloads.
+        mine.sort(key=lambda t: t.params)
+        for kernel, image in images.items():
+            if mine:
+                machines.append(Machine(slots, results, kernel, image, level, pcpus, cpu, mine, qemu, args.model))
     total = sum(len(m.tests) for m in machines)
     start = told = time.monotonic()
 

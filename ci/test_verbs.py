@@ -1454,6 +1454,13 @@ class Matrix(VerbTest):
     def test_parameters_make_another_name(self):
         self.assertNotIn("twice", self.refused("nosuch", list="x86/state_test 0 2 60\nx86/state_test 0 2 60 npt=0\n").err)
 
+    def test_a_property_of_the_cpu_makes_another_machine(self):
+        write(self.path("ci/selftests.list"), "x86/a 0 2 60\nx86/a 0 2 60 npt=0 cpu:x-svm-asids=4 cpu:x=y -- -v\n")
+        plain, other = matrix.read_list(self.path("ci/selftests.list"))
+        self.assertEqual((plain.cpu, plain.params, plain.name), ("", "-", "a"))
+        self.assertEqual((other.cpu, other.params, other.command), (",x-svm-asids=4,x=y", "npt=0", "./x86/a -v"))
+        self.assertEqual(other.name, "a npt=0 cpu:x-svm-asids=4 cpu:x=y -v")
+
     def test_malformed_known_failure(self):
         self.assert_refuses(self.refused(known_failures="state_test fails\n"), "run", "ci/known-failures:1:")
 
@@ -1463,7 +1470,7 @@ class Matrix(VerbTest):
 
     def verdict(self, base, series, known=None, images=("base", "series")):
         """Status and text of the report for one test with these outcomes."""
-        tests = [matrix.Test("state_test", [0], [2], 60, "-", "./x86/state_test")]
+        tests = [matrix.Test("state_test", [0], [2], 60, "-", "", "./x86/state_test")]
         results = {}
         for kernel, outcome in (("base", base), ("series", series)):
             if outcome:

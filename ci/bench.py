@@ -1,0 +1,165 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""bench.py [--quick] BASE-IMAGE SERIES-IMAGE OUT.tsv [SCENARIO...]: called by scripts/bench.
+
+Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
+one ASID, flushes of all, page walks, and L0's instructions.  Each workload runs with two numbers of turns; the difference is due to
+the additional turns alone.  Exit status 0: the series does not do worse than worse() allows.
+"""
+import argparse
+import collections
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+from guest import Guest, GuestError, die, say_where
+
+# What the series may cost more than the base: a factor for L0's instructions, of which a turn has thousands, and the flushes and
+# walks per turn that a timer interrupt at the wrong moment makes.
+INSTRUCTIONS = 1.02
+NOISE = 0.02
+TURNS = (200, 1200)
+QUICK_TURNS = (50, 300)
+
+Scenario = collections.namedtuple("Scenario", "name asids params arguments title")
+SCENARIOS = [
+    Scenario("pinned", 64, "", "-w 16", "one vCPU, 16 pages"),
+    Scenario("pinned-npt0", 64, "npt=0", "-w 16", "one vCPU, 16 pages, npt=0"),
+    Scenario("siblings-2", 64, "", "-w 16 -v 2", "2 vCPUs of a VM on one pCPU"),
+    Scenario("siblings-4", 64, "", "-w 16 -v 4", "4 vCPUs of a VM on one pCPU"),
+    Scenario("siblings-4-asids-4", 4, "", "-w 16 -v 4", "ditto, with 4 ASIDs"),
+    Scenario("vms-4", 16, "", "-w 16 -m 4", "4 VMs, 16 ASIDs"),
+    Scenario("vms-20", 16, "", "-w 16 -m 20", "20 VMs, 16 ASIDs"),
+    Scenario("idle-60", 16, "", "-w 16 -m 4 -i 60", "4 VMs beside 60 idle ones, 16 ASIDs"),
+]
+COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks")
+
+
+class Machine(threading.Thread):
+    """One boot of one kernel: all scenarios that want the same processor and module parameters, one after the other."""
+
+    def __init__(self, slots, kernel, image, asids, params, scenarios, turns, qemu):
+        super().__init__(daemon=True)
+        self.slots, self.kernel, self.scenarios, self.turns = slots, kernel, scenarios, turns
+        self.options = {"image": image, "level": 0, "cpus": 1, "modules": (f"kvm_amd {params}",), "qemu": qemu,
+                        "cpu": f",x-svm-asids={asids}", "icount": True}
+        self.guest = self.error = None
+        self.got = {}
+
+    def run(self):
+        command = "cd /selftests\n"
+        for i, s in enumerate(self.scenarios):
+            # The first run is for KVM's first VMRUN, and for L0's own caches.
+            for t in (1, *self.turns):
+                command += f"./x86/svm_tlb_perf_test {s.arguments} -t {t} || exit 1\necho \"{i} $(svm-tlb)\"\n"
+        with self.slots:
+            self.guest = guest = Guest(command=command, **self.options)
+            try:
+                out = guest.qemu.stdout.read().decode(errors="replace")
+                guest.qemu.wait()
+                if guest.result():
+                    raise GuestError(f"the workload failed:\n{out}")
+                for i, s in enumerate(self.scenarios):
+                    self.got[s.name] = self.per_turn(s, i, out)
+            except GuestError as e:
+                self.error = str(e)
+            finally:
+                guest.close()
+
+    def per_turn(self, scenario, number, out):
+        """What one of the additional turns cost, from what the guest printed."""
+        runs = re.findall(rf"^(\d+) turns, (\d+) TSC cycles\r?\n{number} (vmrun=.*)$", out, re.M)
+        if len(runs) != 3:
+            raise GuestError(f"no figures of {scenario.name}:\n{out}")
+        counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(\d+)", line)) for _, _, line in runs]
+        turns = [int(t) for t, _, _ in runs]
+        cycles = [int(c) for _, c, _ in runs]
+        more = turns[2] - turns[1]
+        per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
+        per_turn["instructions"] = (cycles[2] - cycles[1]) / more
+        return per_turn
+
+
+def worse(base, series):
+    """What the series does worse than the base, in words."""
+    bad = []
+    # A full flush makes all vCPUs of all VMs start from nothing: one of these is worth many of one ASID, which show up as walks.
+    for c in ("flush_all", "walks") + (() if base["flush_all"] > NOISE else ("flush_asid",)):
+        if series[c] > base[c] + NOISE:
+            bad.append(f"{c} {series[c]:.3f} per turn, {base[c]:.3f} on the base")
+    if series["instructions"] > INSTRUCTIONS * base["instructions"]:
+        bad.append(f"{series['instructions']:.0f} instructions per turn, {base['instructions']:.0f} on the base")
+    return bad
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("base")
+    parser.add_argument("series")
+    parser.add_argument("out")
+    parser.add_argument("scenarios", nargs="*")
+    args = parser.parse_args()
+    names = [s.name for s in SCENARIOS]
+    for s in args.scenarios:
+        if s not in names:
+            die(f"there is no scenario {s} (there are {' '.join(names)})")
+    todo = [s for s in SCENARIOS if not args.scenarios or s.name in args.scenarios]
+    turns = QUICK_TURNS if args.quick else TURNS
+    qemu = say_where("qemu/build")
+    start, failed = time.monotonic(), 0
+    slots = threading.Semaphore(os.cpu_count() or 1)
+    images = {"base": args.base, "series": args.series}
+    machines = []
+    for asids, params in sorted({(s.asids, s.params) for s in todo}):
+        mine = [s for s in todo if (s.asids, s.params) == (asids, params)]
+        machines += [Machine(slots, k, i, asids, params, mine, turns, qemu) for k, i in images.items()]
+
+    def stop(signum, _frame):
+        for m in machines:
+            if m.guest:
+                m.guest.end()
+        print(f"interrupted after {time.monotonic() - start:.0f} s; rerun to start again", flush=True)
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, stop)
+
+    for m in machines:
+        m.start()
+    told = start
+    while any(m.is_alive() for m in machines):
+        time.sleep(0.2)
+        if time.monotonic() - told >= 60:
+            told = time.monotonic()
+            print(f"bench: {sum(not m.is_alive() for m in machines)} of {len(machines)} machines done after {told - start:.0f} s", flush=True)
+    for m in machines:
+        if m.error:
+            die(f"{' '.join(s.name for s in m.scenarios)} on the {m.kernel} kernel: {m.error}")
+
+    columns = COUNTERS + ("instructions",)
+    print(f"{'per turn of a vCPU':38} {'':6}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'instructions':>12}")
+    with open(args.out + ".new", "w", encoding="utf-8") as tsv:
+        tsv.write("\t".join(("scenario", "kernel") + columns) + "\n")
+        for s in todo:
+            got = {m.kernel: m.got[s.name] for m in machines if s.name in m.got}
+            for kernel, f in got.items():
+                tsv.write("\t".join([s.name, kernel] + [f"{f[c]:.3f}" for c in columns]) + "\n")
+                print(f"{s.title if kernel == 'base' else '':38} {kernel:6}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
+                      f"{f['walks']:10.3f} {f['instructions']:12.0f}")
+            bad = worse(got["base"], got["series"])
+            for b in bad:
+                print(f"FAIL: {s.name}: {b}")
+            failed += bool(bad)
+    os.rename(args.out + ".new", args.out)
+    with open(args.out.removesuffix(".tsv") + ".count", "w", encoding="utf-8") as f:
+        f.write(f"{len(todo) - failed} {failed} 0\n")
+    print(f"bench: {len(todo)} scenarios in {time.monotonic() - start:.0f} s")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
