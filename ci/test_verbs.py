@@ -398,6 +398,7 @@ class Arguments(VerbTest):
         "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"]],
         "test": [["--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
+        "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["pinned", "--quick"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
                  ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"]],
         "tree": [["--bogus"], ["--reset", "--bogus"]],
