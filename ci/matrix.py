@@ -29,9 +29,9 @@ COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga
 
 
 def read_list(path):
-    """Lines: command levels pCPUs seconds [kvm_amd parameter=value ...] [cpu:property=value ...] [-- arguments].
+    """Lines: command levels pCPUs seconds [parameter=value ...] [cpu:property=value ...] [-- arguments].
 
-    "01" means 0 and 1; pCPUs "12/2": 1 and 2 in L0, 2 under L1; cpu: is for L0's processor.
+    Parameters are kvm_amd's, or kvm's with "kvm." before them.  "01" means 0 and 1; pCPUs "12/2": 1 and 2 in L0, 2 under L1; cpu: is for L0's processor.
     """
     tests = []
     with open(path, encoding="utf-8") as f:
@@ -204,6 +204,7 @@ def main():
     parser.add_argument("--pcpus", default="12")
     parser.add_argument("--model", default="on", choices=("on", "off"), help="of the TLB; with one pCPU its oracle is on as well")
     parser.add_argument("--slow", type=int, default=1, help="factor for all time limits: the kernel checks itself")
+    parser.add_argument("--list", default=os.path.join(TOP, "ci/selftests.list"))
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
@@ -212,7 +213,7 @@ def main():
     images = {k: i for k, i in (("base", args.base), ("series", args.series)) if i != "-"}
     OUT, patterns = args.out, args.patterns
     os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
-    tests = [t for t in read_list(os.path.join(TOP, "ci/selftests.list"))
+    tests = [t for t in read_list(args.list)
              if not patterns or any(called(t, p) for p in patterns)]
     for p in patterns:
         if not any(called(t, p) for t in tests):

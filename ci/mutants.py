@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""mutants.py IMAGE OUT MODEL[,MODEL] [NAME...]: run the tests that each mutant in ci/mutants names, with that mutant switched on.
+
+IMAGE has all mutants in it, see ci/mutant.  Writes OUT.count and prints the table.  Exit status 0: with the TLB model on every
+mutant is killed, i.e. a test fails or the guest dies, and with none switched on every test passes.
+"""
+import csv
+import glob
+import hashlib
+import os
+import re
+import subprocess
+import sys
+import time
+
+import matrix
+
+TOP = matrix.TOP
+CACHE = os.environ["CACHE"]
+
+
+def mutants():
+    """Name -> its tests.  The patches' order is that in which they apply, the first one is the switch."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(TOP, "ci/mutants/*.patch")))[1:]:
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        where = os.path.relpath(path, TOP)
+        m = re.search(r"^Tests: (\S.*)$", text, re.M)
+        if not m:
+            matrix.die(f"{where} does not say which tests kill it: add a line Tests: NAME...")
+        name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
+        if f'MUTANT("{name}")' not in text:
+            matrix.die(f'{where} does not check MUTANT("{name}"): it could not be switched on')
+        found[name] = m[1].split()
+    return found
+
+
+def rows(name, patterns):
+    """The list's lines for these tests in L0, with the mutant switched on."""
+    lines = []
+    with open(os.path.join(TOP, "ci/selftests.list"), encoding="utf-8") as f:
+        listed = [l.split() for l in f if l.strip() and not l.startswith("#")]
+    tests = matrix.read_list(os.path.join(TOP, "ci/selftests.list"))
+    for pattern in patterns:
+        # NAME@1: on one pCPU only.
+        pattern, _, pcpus = pattern.partition("@")
+        mine = [(t, w) for t, w in zip(tests, listed) if 0 in t.levels and matrix.called(t, pattern)]
+        if not mine:
+            matrix.die(f"ci/mutants: {name}: no test in ci/selftests.list that runs in L0 is called {pattern}")
+        for _, words in mine:
+            line = " ".join([words[0], "0", pcpus or words[2].split("/")[0], words[3], "kvm.mutant=" + name] + words[4:])
+            if line not in lines:
+                lines.append(line)
+    return lines
+
+
+def run(image, out, model, lines):
+    """Name of the mutant -> {test that failed: note}, and seconds; from the cache if nothing changed."""
+    key = hashlib.sha256("\n".join([os.path.basename(image), model] + lines).encode())
+    for f in ("matrix.py", "guest.py", "mutants.py"):
+        with open(os.path.join(TOP, "ci", f), "rb") as source:
+            key.update(source.read())
+    tsv = os.path.join(CACHE, "mutants", key.hexdigest()[:32])
+    if not os.path.exists(tsv):
+        os.makedirs(out, exist_ok=True)
+        with open(out + ".list", "w", encoding="utf-8") as f:
+            f.write("\n".join(lines) + "\n")
+        start = time.monotonic()
+        print(f"mutants: {len(lines)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
+        with open(out + ".log", "w", encoding="utf-8") as log:
+            subprocess.run([sys.executable, os.path.join(TOP, "ci/matrix.py"), "--levels", "0", "--model", model, "--list", out + ".list",
+                            "-", image, out], stdout=log, stderr=log, check=False)
+        if not os.path.exists(out + "/selftests.tsv"):
+            matrix.die(f"mutants: the tests did not run, see {out}.log")
+        print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
+        os.makedirs(os.path.dirname(tsv), exist_ok=True)
+        os.replace(out + "/selftests.tsv", tsv)
+    failed = {}
+    with open(tsv, encoding="utf-8") as f:
+        for r in csv.DictReader(f, delimiter="\t"):
+            name = re.search(r"kvm\.mutant=(\S+)", r["test"])
+            if name:
+                failed.setdefault(name[1], {})
+                if r["outcome"] == "fail":
+                    test = re.sub(r" kvm\.mutant=\S+", "", r["test"])
+                    failed[name[1]].setdefault(test, r["note"])
+    return failed
+
+
+def main():
+    image, out, models, names = sys.argv[1], sys.argv[2], sys.argv[3].split(","), sys.argv[4:]
+    known = mutants()
+    for n in names:
+        if n not in known:
+            matrix.die(f"there is no mutant {n} (ci/mutants has {' '.join(known)})")
+    names = names or list(known)
+    if image == "-":
+        return 0
+    lines = [l for n in names for l in rows(n, known[n])]
+    lines += rows("none", sorted({p for n in names for p in known[n]}))
+    results = {m: run(image, f"{out}/{m}", m, lines) for m in models}
+    width = max(len(n) for n in names)
+    print(f"{'mutant':{width}}  " + "".join(f"{'model' if m == 'on' else 'stock':9}" for m in models) + " killed by")
+    killed = 0
+    for n in names:
+        by = results["on"].get(n, {})
+        killed += bool(by)
+        print(f"{n:{width}}  " + "".join(f"{'killed' if results[m].get(n) else 'SURVIVED' if m == 'on' else 'survived':9}"
+                                         for m in models) + " " + ", ".join(sorted(by)))
+    sound = {m: results[m].get("none", {}) for m in models}
+    for m, by in sound.items():
+        for test, note in sorted(by.items()):
+            print(f"FAIL: with no mutant switched on, model {m}: {test}: {note}")
+    bad = len(names) - killed + sum(len(by) for by in sound.values())
+    with open(out + ".count", "w", encoding="utf-8") as f:
+        f.write(f"{killed} {bad} 0\n")
+    print(f"mutants: {killed} killed, {len(names) - killed} survived")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
