@@ -38,7 +38,7 @@ def mutants():
 
 def rows(name, patterns):
     """The list's lines for these tests in L0, with the mutant switched on."""
-    lines = []
+    pcpus_of = {}
     with open(os.path.join(TOP, "ci/selftests.list"), encoding="utf-8") as f:
         listed = [l.split() for l in f if l.strip() and not l.startswith("#")]
     tests = matrix.read_list(os.path.join(TOP, "ci/selftests.list"))
@@ -49,10 +49,8 @@ def rows(name, patterns):
         if not mine:
             matrix.die(f"ci/mutants: {name}: no test in ci/selftests.list that runs in L0 is called {pattern}")
         for _, words in mine:
-            line = " ".join([words[0], "0", pcpus or words[2].split("/")[0], words[3], "kvm.mutant=" + name] + words[4:])
-            if line not in lines:
-                lines.append(line)
-    return lines
+            pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
+    return [" ".join([w[0], "0", "".join(sorted(pcpus)), w[3], "kvm.mutant=" + name, *w[4:]]) for w, pcpus in pcpus_of.items()]
 
 
 def run(image, out, model, lines):
