@@ -54,7 +54,7 @@ def rows(name, patterns):
 
 
 def run(image, out, model, lines):
-    """Name of the mutant -> {test that failed: note}, and seconds; from the cache if nothing changed."""
+    """Name of the mutant -> {test that failed: note}, and -> its tests' seconds; from the cache if nothing changed."""
     key = hashlib.sha256("\n".join([os.path.basename(image), model] + lines).encode())
     for f in ("matrix.py", "guest.py", "mutants.py"):
         with open(os.path.join(TOP, "ci", f), "rb") as source:
@@ -74,16 +74,17 @@ def run(image, out, model, lines):
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
         os.makedirs(os.path.dirname(tsv), exist_ok=True)
         os.replace(out + "/selftests.tsv", tsv)
-    failed = {}
+    failed, seconds = {}, {}
     with open(tsv, encoding="utf-8") as f:
         for r in csv.DictReader(f, delimiter="\t"):
             name = re.search(r"kvm\.mutant=(\S+)", r["test"])
             if name:
                 failed.setdefault(name[1], {})
+                seconds[name[1]] = seconds.get(name[1], 0) + float(r["seconds"])
                 if r["outcome"] == "fail":
                     test = re.sub(r" kvm\.mutant=\S+", "", r["test"])
                     failed[name[1]].setdefault(test, r["note"])
-    return failed
+    return failed, seconds
 
 
 def main():
@@ -97,15 +98,17 @@ def main():
         return 0
     lines = [l for n in names for l in rows(n, known[n])]
     lines += rows("none", sorted({p for n in names for p in known[n]}))
-    results = {m: run(image, f"{out}/{m}", m, lines) for m in models}
+    results, seconds = {}, {}
+    for m in models:
+        results[m], seconds[m] = run(image, f"{out}/{m}", m, lines)
     width = max(len(n) for n in names)
-    print(f"{'mutant':{width}}  " + "".join(f"{'model' if m == 'on' else 'stock':9}" for m in models) + " killed by")
+    print(f"{'mutant':{width}}  " + "".join(f"{'model' if m == 'on' else 'stock':9}" for m in models) + "  time  killed by")
     killed = 0
     for n in names:
         by = results["on"].get(n, {})
         killed += bool(by)
         print(f"{n:{width}}  " + "".join(f"{'killed' if results[m].get(n) else 'SURVIVED' if m == 'on' else 'survived':9}"
-                                         for m in models) + " " + ", ".join(sorted(by)))
+                                         for m in models) + f"{seconds['on'].get(n, 0):4.0f} s  " + ", ".join(sorted(by)))
     sound = {m: results[m].get("none", {}) for m in models}
     for m, by in sound.items():
         for test, note in sorted(by.items()):

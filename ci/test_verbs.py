@@ -784,6 +784,10 @@ class Mutants(VerbTest):
         for args in ([], ["idle"]):
             self.assert_refuses(self.verb("mutants", *args), "mutants", "ci/mutants/idle.patch", "Tests: NAME")
 
+    def test_one_that_cannot_be_switched_on(self):
+        write(self.path("ci/mutants/idle.patch"), "Rule: none\nTests: state_test\n\n")
+        self.assert_refuses(self.verb("mutants"), "mutants", "ci/mutants/idle.patch", 'MUTANT("idle")')
+
 
 # --- tree, export, sign, send
 
@@ -1462,6 +1466,11 @@ class Matrix(VerbTest):
         self.assertEqual((other.cpu, other.params, other.command), (",x-svm-asids=4,x=y", "npt=0", "./x86/a -v"))
         self.assertEqual(other.name, "a npt=0 cpu:x-svm-asids=4 cpu:x=y -v")
 
+    def test_pcpus_of_each_level(self):
+        write(self.path("ci/selftests.list"), "x86/a 01 12/1 60\nx86/b 01 2 60\nx86/c 1 12/1 60\n")
+        self.assertEqual([t.pcpus for t in matrix.read_list(self.path("ci/selftests.list"))],
+                         [{0: [1, 2], 1: [1]}, {0: [2], 1: [2]}, {1: [1]}])
+
     def test_malformed_known_failure(self):
         self.assert_refuses(self.refused(known_failures="state_test fails\n"), "run", "ci/known-failures:1:")
 
@@ -1471,7 +1480,7 @@ class Matrix(VerbTest):
 
     def verdict(self, base, series, known=None, images=("base", "series")):
         """Status and text of the report for one test with these outcomes."""
-        tests = [matrix.Test("state_test", [0], [2], 60, "-", "", "./x86/state_test")]
+        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
         results = {}
         for kernel, outcome in (("base", base), ("series", series)):
             if outcome:
