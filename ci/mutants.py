@@ -81,7 +81,8 @@ def run(image, out, model, lines):
             if name:
                 failed.setdefault(name[1], {})
                 seconds[name[1]] = seconds.get(name[1], 0) + float(r["seconds"])
-                if r["outcome"] == "fail":
+                # Killed is what a test or a death says, not a guest that did not come up.
+                if r["outcome"] == "fail" and (name[1] == "none" or not r["note"].startswith("not run: ")):
                     test = re.sub(r" kvm\.mutant=\S+", "", r["test"])
                     failed[name[1]].setdefault(test, r["note"])
     return failed, seconds
