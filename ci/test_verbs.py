@@ -23,6 +23,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 import uuid
@@ -1546,6 +1547,43 @@ class Matrix(VerbTest):
         status, text = self.verdict("skip", "skip")
         self.assertEqual(status, 0)
         self.assertIn("state_test (L0): a reason", text)
+
+    def run_again(self, kernel, *outcomes, known=None):
+        """What stands for one test whose runs end so, and how often it ran."""
+        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
+        results, ran = {}, []
+        machine = matrix.Machine(threading.Semaphore(1), results, known or {}, kernel, None, 0, 2, "", tests, None, "off")
+
+        def boot(todo):
+            for t in todo:
+                machine.done(t, outcomes[len(ran)], 1.0, f"reason {len(ran)}")
+                ran.append(t)
+            return []
+        machine.boot = boot
+        machine.run()
+        self.assertIsNone(machine.error)
+        return results[machine.key(tests[0])], len(ran)
+
+    def test_base_fails_once_of_two_times(self):
+        result, ran = self.run_again("base", "fail", "pass")
+        self.assertEqual((result.outcome, result.note, ran), ("pass", matrix.FIRST + "reason 0", 2))
+        out = io.StringIO()
+        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
+        matrix.OUT = self.dir
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(matrix.report(tests, {"base": ""}, {matrix.Key("base", 0, 2, "state_test"): result}, {}, 1.0), 0)
+        self.assertIn("the base failed, and passed when run again:\n  L0 2 pCPU state_test: reason 0\n", out.getvalue())
+
+    def test_base_fails_twice(self):
+        result, ran = self.run_again("base", "fail", "fail")
+        self.assertEqual((result.outcome, result.note, ran), ("fail", "reason 1, twice", 2))
+
+    def test_base_fails_as_listed(self):
+        self.assertEqual(self.run_again("base", "fail", known=self.LISTED)[1], 1)
+
+    def test_series_has_one_chance(self):
+        result, ran = self.run_again("series", "fail", "pass")
+        self.assertEqual((result.outcome, ran), ("fail", 1))
 
     def test_series_alone(self):
         self.assertEqual(self.verdict(None, "fail", images=("series",))[0], 1)
