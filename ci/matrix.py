@@ -253,8 +253,6 @@ def main():
     cpus = sorted({t.cpu for t in tests})
     for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
         mine = [t for t in tests if level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
-        # Tests with equal module parameters stand together: fewer reloads.
-        mine.sort(key=lambda t: t.params)
         for kernel, image in images.items():
             if mine:
                 machines.append(Machine(slots, results, known, kernel, image, level, pcpus, cpu, mine, qemu, args.model))
