@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 
-from guest import Guest, GuestError, die, say_where
+from guest import Guest, GuestError, below, die, say_where
 
 # What the series may cost more than the base: a factor for L0's instructions, of which a turn has thousands, and the flushes and
 # walks per turn that a timer interrupt at the wrong moment makes.
@@ -26,7 +26,29 @@ TURNS = (200, 1200)
 QUICK_TURNS = (50, 300)
 
 # must: figures of the series that are known in advance.  faster: whether it also has to take fewer instructions than the base.
-Scenario = collections.namedtuple("Scenario", "name asids params command title must faster", defaults=({}, False))
+# slow: not a part of --quick.
+Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow", defaults=({}, False, False))
+# L1 boots twice, and once more with an L2 that boots to its init and powers off: what that took on top is the one turn.  This level
+# has no cycles of its own to read, so it's the time that L0 was not idle, in units of 10 ms: ten million instructions.
+L2_BOOT = """
+boots() {
+	busy=$(awk '{ printf "%.0f", ($1 - $2) * 1e9 }' /proc/uptime)
+	sh "$1" || exit 1
+	took=$(awk -v was="$busy" '{ printf "%.0f", ($1 - $2) * 1e9 - was }' /proc/uptime)
+	echo "$2 turns, $((took - ${alone:-0})) TSC cycles per turn"
+	echo "NUMBER $(svm-tlb)"
+}
+cat >/tmp/without <<'END-without'
+WITHOUT
+END-without
+cat >/tmp/with <<'END-with'
+WITH
+END-with
+boots /tmp/without 0
+boots /tmp/without 0
+alone=$took
+boots /tmp/with 1
+"""
 # Nothing is flushed, and nothing looked up again.
 STEADY = {"flush_asid": 0, "flush_all": 0, "walks": 0}
 SCENARIOS = [
@@ -50,6 +72,8 @@ SCENARIOS = [
     Scenario("nested-l2s-8", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages", STEADY),
     # VMRUN flushes L2's translations and nothing else.
     Scenario("nested-flush", 64, "", "svm_nested_tlb_perf_test -w 16 -1 16 -c 3", "L2, 16 pages, L1 flushes it on each VMRUN", {"flush_asid": 1, "flush_all": 0}),
+    # A turn is a whole boot.
+    Scenario("l2-boot", 64, "", "", "an L2 Linux boots to init", {}, True, True),
 ]
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks")
 
@@ -68,6 +92,11 @@ class Machine(threading.Thread):
     def run(self):
         command = "cd /selftests\n"
         for i, s in enumerate(self.scenarios):
+            if not s.command:
+                with_l2 = below(2, "l2", "true", "/tmp/l2.console", 256)
+                command += L2_BOOT.replace("NUMBER", str(i)).replace("WITHOUT", below(1, "l1", "true", "/dev/null", 640)) \
+                    .replace("WITH", below(1, "l1", with_l2, "/dev/null", 640))
+                continue
             # The first run is for KVM's first VMRUN, and for L0's own caches.
             for t in (1, *self.turns):
                 command += f"./x86/{s.command} -t {t} || exit 1\necho \"{i} $(svm-tlb)\"\n"
@@ -121,15 +150,17 @@ def main():
     parser.add_argument("out")
     parser.add_argument("scenarios", nargs="*")
     args = parser.parse_args()
-    todo = [s for s in SCENARIOS if not args.scenarios or s.name in args.scenarios]
+    todo = [s for s in SCENARIOS if (s.name in args.scenarios if args.scenarios else not (args.quick and s.slow))]
     turns = QUICK_TURNS if args.quick else TURNS
     qemu = say_where("qemu/build")
     start, failed = time.monotonic(), 0
     slots = threading.Semaphore(os.cpu_count() or 1)
     images = {"base": args.base, "series": args.series}
     machines = []
-    for asids, params in sorted({(s.asids, s.params) for s in todo}):
-        mine = [s for s in todo if (s.asids, s.params) == (asids, params)]
+    # What is slow has a machine of its own.
+    for kind in sorted({(s.asids, s.params, s.slow) for s in todo}):
+        asids, params, _ = kind
+        mine = [s for s in todo if (s.asids, s.params, s.slow) == kind]
         machines += [Machine(slots, k, i, asids, params, mine, turns, qemu) for k, i in images.items()]
 
     def stop(signum, _frame):

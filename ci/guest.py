@@ -43,12 +43,12 @@ def say_where(*command):
 ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 
 
-def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False):
-    """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU."""
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=()):
+    """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU.  disks: from /dev/vdb on."""
     accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else \
         (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
-        "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(MEMORY[level]), "-smp", str(cpus),
+        "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(memory or MEMORY[level]), "-smp", str(cpus),
         "-kernel", kernel, "-append",
         # tsc=reliable: two emulated CPUs that check each other's clock can keep an L1 busy for minutes.
         "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check tsc=reliable",
@@ -60,17 +60,37 @@ def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()
     ]
     for path in serial:
         args += ["-serial", f"file:{path}"]
+    for path in disks:
+        args += ["-drive", f"file={path},format=raw,if=virtio,cache=unsafe"]
     for name, path in files.items():
         args += ["-fw_cfg", f"name=opt/rig/{name},file={path}"]
     return args
 
 
+BELOW = """
+cat >/tmp/{name}.cmd <<'END-{level}-{name}'
+{command}
+END-{level}-{name}
+echo '{modules}' >/tmp/{name}.modules
+{prefix} vm {name} {qemu}"""
+
+
+def below(level, name, command, console, memory, disks=(), prefix=""):
+    """Shell text that boots a guest of this level in the one above it, and ends with its exit status; see ci/rootfs/vm."""
+    args = machine(level, 1, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage", console,
+                   f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks)
+    return BELOW.format(level=level, name=name, command=command, modules="kvm_amd" if level == 1 else "", prefix=prefix, qemu=shlex.join(args))
+
+
 class Guest:
     """One L0, and an L1 in it if level is 1.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in.
-    model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions."""
+    model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
+    disks: megabytes of empty ones, and ports: how many serial ports, for the consoles of the guests that CMD starts; of L0 alone.
+    stdin: where CMD's input comes from if it's not interactive."""
 
     def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
-                 model="on", cpu="", icount=False):
+                 model="on", cpu="", icount=False, disks=(), ports=0,
+                 stdin=subprocess.DEVNULL):
         self.dir = tempfile.TemporaryDirectory(prefix="rig.")
         self.level = level
         own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
@@ -86,16 +106,20 @@ class Guest:
             paths[name] = os.path.join(self.dir.name, name)
             with open(paths[name], "w", encoding="utf-8") as f:
                 f.write(text)
-        self.consoles = [os.path.join(self.dir.name, f"console{l}") for l in range(level + 1)]
+        self.consoles = [os.path.join(self.dir.name, f"console{l}") for l in range(level + 1 + ports)]
         self.status = os.path.join(self.dir.name, "status")
         self.dump = os.path.join(self.dir.name, "svm-tlb")
         if model != "off":
             cpu += f",x-svm-tlb-dump={self.dump}"
+        drives = [os.path.join(self.dir.name, f"disk{i}") for i in range(len(disks))]
+        for path, size in zip(drives, disks):
+            with open(path, "wb") as f:
+                f.truncate(size << 20)
         qemu = qemu or say_where("qemu/build")
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
             machine(0, cpus, paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount)
+                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives)
         parent = os.getpid()
 
         def child():
@@ -103,7 +127,7 @@ class Guest:
             if os.getppid() != parent:
                 os._exit(1)
 
-        self.qemu = subprocess.Popen(args, stdin=None if interactive else subprocess.DEVNULL,
+        self.qemu = subprocess.Popen(args, stdin=None if interactive else stdin,
                                      stdout=None if interactive else subprocess.PIPE,
                                      stderr=None if interactive else subprocess.STDOUT, preexec_fn=child)
         self.started = time.monotonic()
@@ -145,7 +169,7 @@ class Guest:
                     tail = [l.rstrip() for l in f.read().splitlines() if l.strip()][-CONSOLE_LINES:]
             except OSError:
                 tail = []
-            text += "".join(f"    L{level}: {l}\n" for l in tail)
+            text += "".join(f"    L{min(level, 1)}: {l}\n" for l in tail)
         return text
 
     def close(self):

@@ -1725,6 +1725,31 @@ class Boot(VerbTest):
             self.assertEqual(os.listdir(self.tmpdir), [], number)
 
 
+    def stress(self, *args):
+        return [self.path("ci/stress.py"), "--out", os.path.join(self.dir, "out"), *args]
+
+    def test_stress_arguments(self):
+        env = {**self.env, "KVM_TLB_VERB": "stress"}
+        for args, why in ((["--pcpus", "3", self.image, "9"], "--pcpus is 1, 2 or 12"), ([self.image, "soon"], "SECONDS is a number"),
+                          ([self.image, "0"], "SECONDS is a number"), ([self.dir, "9"], "is not an image")):
+            with self.subTest(args):
+                self.assert_refuses(run(self.stress(*args), env), "stress", why)
+        self.assertFalse(os.path.exists(os.path.join(self.dir, "out")))
+
+    def test_stress_is_interrupted(self):
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with started(self.stress(self.image, "1000"), self.env) as p:
+                self.assertTrue(wait_until(lambda: sum("qemu-system" in l for l in ours().values()) == 2, 30), ours())
+                os.kill(p.pid, number)
+                self.assertTrue(wait_until(lambda: not ours(), 10), ours())
+                done = finish(p, 10)
+            self.assertEqual(done.status, -number, done)
+            self.assertIn("interrupted after", done.out)
+            self.assertNotIn("Traceback", done.err)
+            self.assertEqual(os.listdir(self.tmpdir), [], number)
+            self.assertFalse(os.path.exists(os.path.join(self.dir, "out/stress.count")))
+
+
 class NoImage(VerbTest):
     """scripts/boot when there is nothing to boot, and the real ci/image."""
 
