@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""bench.py [--quick] BASE-IMAGE SERIES-IMAGE OUT.tsv [SCENARIO...]: called by scripts/bench.  bench.py --names: the scenarios.
+"""bench.py [--quick] [--variants IMAGE] BASE-IMAGE SERIES-IMAGE OUT.tsv [SCENARIO...]: called by scripts/bench.  --names: the scenarios.
 
 Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
 one ASID, flushes of all, page walks, and L0's instructions (the median of all turns, since a tick takes as many as two turns).  Each
@@ -26,8 +26,9 @@ TURNS = (200, 1200)
 QUICK_TURNS = (50, 300)
 
 # must: figures of the series that are known in advance.  faster: whether it also has to take fewer instructions than the base.
-# slow: not a part of --quick.
-Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow", defaults=({}, False, False))
+# slow: not a part of --quick.  cpus: of L0.  cpu: more properties of them.  variants: of ci/variants, what the series could do instead.
+Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow cpus cpu variants",
+                                  defaults=({}, False, False, 1, "", ()))
 # L1 boots twice, and once more with an L2 that boots to its init and powers off: what that took on top is the one turn.  This level
 # has no cycles of its own to read, so it's the time that L0 was not idle, in units of 10 ms: ten million instructions.
 L2_BOOT = """
@@ -55,37 +56,46 @@ SCENARIOS = [
     Scenario("pinned", 64, "", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages"),
     Scenario("pinned-npt0", 64, "npt=0", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages, npt=0"),
     Scenario("siblings-2", 64, "", "svm_tlb_perf_test -w 16 -v 2", "2 vCPUs of a VM on one pCPU"),
-    Scenario("siblings-4", 64, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU"),
+    Scenario("siblings-4", 64, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU", variants=("no-private-asids",)),
     Scenario("siblings-4-asids-4", 4, "", "svm_tlb_perf_test -w 16 -v 4", "ditto, with 4 ASIDs"),
     Scenario("vms-4", 16, "", "svm_tlb_perf_test -w 16 -m 4", "4 VMs, 16 ASIDs"),
     Scenario("vms-20", 16, "", "svm_tlb_perf_test -w 16 -m 20", "20 VMs, 16 ASIDs"),
     Scenario("idle-60", 16, "", "svm_tlb_perf_test -w 16 -m 4 -i 60", "4 VMs beside 60 idle ones, 16 ASIDs"),
     # A turn is a round trip from L1 to L2 and back.
     Scenario("nested-w0", 64, "", "svm_nested_tlb_perf_test -w 0", "L2, no pages", STEADY, True),
-    Scenario("nested-w16", 64, "", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages", STEADY, True),
+    Scenario("nested-w16", 64, "", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages", STEADY, True, variants=("flush-always",)),
     Scenario("nested-w64", 64, "", "svm_nested_tlb_perf_test -w 64", "L2, 64 pages", STEADY, True),
     Scenario("nested-w256", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages", STEADY, True),
     Scenario("nested-shadow", 64, "", "svm_nested_tlb_perf_test -w 16 -s", "L2, 16 pages, L1 doesn't use NPT", STEADY, True),
     Scenario("nested-npt0", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s", "ditto, npt=0", STEADY, True),
     Scenario("nested-l2s-2", 64, "", "svm_nested_tlb_perf_test -w 16 -l 2", "2 L2s, 16 pages", STEADY),
     Scenario("nested-l2s-4", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4", "4 L2s, 16 pages", STEADY),
-    Scenario("nested-l2s-8", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages", STEADY),
+    Scenario("nested-l2s-8", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages", STEADY, variants=("flush-always", "one-l2-asid")),
+    # Entries as a Zen core has them, 4K pages, LRU.
+    Scenario("nested-w256-tlb", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, TLB of 3072", STEADY, True, cpu=",x-svm-tlb-entries=3072"),
+    Scenario("nested-l2s-8-tlb", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages, TLB of 3072", STEADY, cpu=",x-svm-tlb-entries=3072"),
     # VMRUN flushes L2's translations and nothing else.
     Scenario("nested-flush", 64, "", "svm_nested_tlb_perf_test -w 16 -1 16 -c 3", "L2, 16 pages, L1 flushes it on each VMRUN", {"flush_asid": 1, "flush_all": 0}),
+    # L1's vCPUs change their NPT, which they share, and flush, all at the same time.  Instructions are those of both processors.
+    Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "ditto by 8 vCPUs, on 2 pCPUs, after writing to NPT", {}, cpus=2,
+             slow=True, variants=("no-coalescing",)),
     # A turn is a whole boot.
     Scenario("l2-boot", 64, "", "", "an L2 Linux boots to init", {}, True, True),
 ]
+# The kernel that can be any of the variants, and is none of them: asking takes instructions, too.
+SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks")
 
 
 class Machine(threading.Thread):
-    """One boot of one kernel: all scenarios that want the same processor and module parameters, one after the other."""
+    """One boot of one kernel: all scenarios that want the same processors and module parameters, one after the other."""
 
-    def __init__(self, slots, kernel, image, asids, params, scenarios, turns, qemu):
+    def __init__(self, slots, kernel, image, scenarios, turns, qemu):
         super().__init__(daemon=True)
         self.slots, self.kernel, self.scenarios, self.turns = slots, kernel, scenarios, turns
-        self.options = {"image": image, "level": 0, "cpus": 1, "modules": (f"kvm_amd {params}",), "qemu": qemu,
-                        "cpu": f",x-svm-asids={asids}", "icount": True}
+        s = scenarios[0]
+        self.options = {"image": image, "level": 0, "cpus": s.cpus, "modules": (f"kvm_amd {s.params}",), "qemu": qemu,
+                        "cpu": f",x-svm-asids={s.asids}{s.cpu}", "icount": True}
         self.guest = self.error = None
         self.got = {}
 
@@ -97,9 +107,12 @@ class Machine(threading.Thread):
                 command += L2_BOOT.replace("NUMBER", str(i)).replace("WITHOUT", below(1, "l1", "true", "/dev/null", 640)) \
                     .replace("WITH", below(1, "l1", with_l2, "/dev/null", 640))
                 continue
-            # The first run is for KVM's first VMRUN, and for L0's own caches.
-            for t in (1, *self.turns):
-                command += f"./x86/{s.command} -t {t} || exit 1\necho \"{i} $(svm-tlb)\"\n"
+            for v in self.variants(s):
+                if self.kernel == SWITCH:
+                    command += f"printf %s {v or 'none'} >/sys/module/kvm/parameters/mutant || exit 1\n"
+                # The first run is for KVM's first VMRUN, and for L0's own caches.
+                for t in (1, *self.turns):
+                    command += f"./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb)\"\n"
         with self.slots:
             self.guest = guest = Guest(command=command, **self.options)
             try:
@@ -108,11 +121,15 @@ class Machine(threading.Thread):
                 if guest.result():
                     raise GuestError(f"the workload failed:\n{out}")
                 for i, s in enumerate(self.scenarios):
-                    self.got[s.name] = self.per_turn(s, i, out)
+                    for v in self.variants(s):
+                        self.got[s.name, v or self.kernel] = self.per_turn(s, f"{i}{v}", out)
             except GuestError as e:
                 self.error = str(e)
             finally:
                 guest.close()
+
+    def variants(self, scenario):
+        return ("", *scenario.variants) if self.kernel == SWITCH else ("",)
 
     def per_turn(self, scenario, number, out):
         """What one of the additional turns cost, from what the guest printed."""
@@ -145,6 +162,7 @@ def main():
         return 0
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--variants")
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
@@ -158,10 +176,14 @@ def main():
     images = {"base": args.base, "series": args.series}
     machines = []
     # What is slow has a machine of its own.
-    for kind in sorted({(s.asids, s.params, s.slow) for s in todo}):
-        asids, params, _ = kind
-        mine = [s for s in todo if (s.asids, s.params, s.slow) == kind]
-        machines += [Machine(slots, k, i, asids, params, mine, turns, qemu) for k, i in images.items()]
+    kinds = collections.defaultdict(list)
+    for s in todo:
+        kinds[s.asids, s.params, s.cpus, s.cpu, s.slow and s.name].append(s)
+    for mine in kinds.values():
+        machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images.items()]
+        mine = [s for s in mine if s.variants]
+        if args.variants and mine:
+            machines.append(Machine(slots, SWITCH, args.variants, mine, turns, qemu))
 
     def stop(signum, _frame):
         for m in machines:
@@ -186,14 +208,14 @@ def main():
             die(f"{' '.join(s.name for s in m.scenarios)} on the {m.kernel} kernel: {m.error}")
 
     columns = COUNTERS + ("instructions",)
-    print(f"{'per turn of a vCPU':38} {'':6}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'instructions':>12}")
+    print(f"{'per turn of a vCPU':46} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'instructions':>12}")
     with open(args.out + ".new", "w", encoding="utf-8") as tsv:
         tsv.write("\t".join(("scenario", "kernel") + columns) + "\n")
         for s in todo:
-            got = {m.kernel: m.got[s.name] for m in machines if s.name in m.got}
+            got = {kernel: f for m in machines for (name, kernel), f in m.got.items() if name == s.name}
             for kernel, f in got.items():
                 tsv.write("\t".join([s.name, kernel] + [f"{f[c]:.3f}" for c in columns]) + "\n")
-                print(f"{s.title if kernel == 'base' else '':38} {kernel:6}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
+                print(f"{s.title if kernel == 'base' else '':46} {kernel:16}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
                       f"{f['walks']:10.3f} {f['instructions']:12.0f}")
             bad = worse(s, got["base"], got["series"], QUICK_NOISE if args.quick else NOISE)
             for b in bad:
