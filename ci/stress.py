@@ -26,7 +26,7 @@ WORKERS = 3
 # Seconds until all L2s have begun, and until all is over once they are told to end.  The machines are shared and noisy.
 BOOT = 1200
 LATE = 300
-COUNTERS = ("vmrun", "walks", "flush_asid", "flush_all", "window", "audit", "audit_rights")
+COUNTERS = ("vmrun", "fill", "ctl_asid", "ctl_all", "window", "audit", "audit_rights")
 GUESTS = {"a": ["1"], "b": ["1", "2"]}
 NAMES = [f"{l1} {l2}" for l1, l2s in GUESTS.items() for l2 in l2s]
 SPLAT = r"^(<[0-9]+>)?\[ *[0-9.]+\] *(WARNING|BUG|INFO: .*(lock|stall|blocked)|Oops|general protection|Out of memory)"

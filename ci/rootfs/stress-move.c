@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * stress-move SEED FILE...: once the files are there, move the pages of this level's guests about until SIGTERM; then say how many
- * moved, with status 1 if none did.
+ * moved, with status 1 if none was swapped out.
  *
  * A guest is a process with an anonymous mapping of 100 MB or more.  Pages are swapped out, so that they come back elsewhere and
  * others use their frames meanwhile, are collapsed into huge pages, which splits again what is swapped out next, or compacted.
@@ -118,7 +118,6 @@ int main(int argc, char **argv)
 	struct sigaction act = { .sa_handler = stop };
 	uint64_t moved[OPS] = { 0 };
 	unsigned int steps = 0;
-	int status = 0;
 
 	if (argc < 2) {
 		fprintf(stderr, "usage: stress-move SEED FILE...\n");
@@ -143,9 +142,9 @@ int main(int argc, char **argv)
 			continue;
 		}
 		g = &guests[random() % n];
-		due = cpu_time(g->pid) + 0.02 + random() % 80 / 1e3;
+		due = cpu_time(g->pid) + 0.005 + random() % 20 / 1e3;
 		do
-			usleep(5000);
+			usleep(2000);
 		while (!stopped && !kill(g->pid, 0) && cpu_time(g->pid) < due);
 		addr = (g->begin + random() % (g->pages - RANGE) * PAGE) & ~(HUGE - 1);
 		if (addr < g->begin)
@@ -173,10 +172,8 @@ int main(int argc, char **argv)
 		steps++;
 	}
 	printf("moved pages in %u steps:", steps);
-	for (int op = 0; op < OPS; op++) {
+	for (int op = 0; op < OPS; op++)
 		printf(" %llu %s%s", (unsigned long long)moved[op], names[op], op + 1 < OPS ? "," : "\n");
-		/* Whether there is anything to compact is up to chance. */
-		status |= op != COMPACT && !moved[op];
-	}
-	return status;
+	/* Whether there is anything to collapse or to compact is up to chance. */
+	return !moved[OUT];
 }
