@@ -123,6 +123,11 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: stress-move SEED FILE...\n");
 		return 2;
 	}
+	/* It takes any large process for a guest, so it is not for a machine that people use. */
+	if (access("/sys/firmware/qemu_fw_cfg/by_name/opt/rig", F_OK)) {
+		fprintf(stderr, "stress-move: runs in the rig's guests only\n");
+		return 2;
+	}
 	srandom(atoi(argv[1]));
 	sigaction(SIGTERM, &act, NULL);
 	for (int i = 2; i < argc; i++)
@@ -134,7 +139,7 @@ int main(int argc, char **argv)
 		int op = random() % 4 < 2 ? OUT : random() % 8 ? COLLAPSE : COMPACT;
 		struct iovec range = { .iov_len = RANGE * PAGE };
 		double due;
-		uint64_t addr;
+		uint64_t addr = 0;
 		int fd;
 
 		if (!n) {
@@ -146,15 +151,22 @@ int main(int argc, char **argv)
 		do
 			usleep(2000);
 		while (!stopped && !kill(g->pid, 0) && cpu_time(g->pid) < due);
-		addr = (g->begin + random() % (g->pages - RANGE) * PAGE) & ~(HUGE - 1);
-		if (addr < g->begin)
-			addr += HUGE;
+		/* Much of a guest's memory has never been touched. */
+		for (int tries = 0, some = 0; !some && tries < 32; tries++) {
+			addr = (g->begin + random() % (g->pages - RANGE) * PAGE) & ~(HUGE - 1);
+			if (addr < g->begin)
+				addr += HUGE;
+			if (frames(g->pid, addr, before))
+				break;
+			for (int i = 0; i < RANGE; i++)
+				some |= !!(before[i] & PRESENT);
+		}
+		range.iov_base = (void *)addr;
 		/* What is swapped out is rather not a whole huge page, so that it has to be split. */
 		if (op == OUT) {
 			range.iov_len = (1 + random() % RANGE) * PAGE;
-			addr += random() % (RANGE - range.iov_len / PAGE + 1) * PAGE;
+			range.iov_base = (void *)(addr + random() % (RANGE - range.iov_len / PAGE + 1) * PAGE);
 		}
-		range.iov_base = (void *)addr;
 		fd = syscall(SYS_pidfd_open, g->pid, 0);
 		if (fd < 0)
 			continue;

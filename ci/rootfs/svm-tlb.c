@@ -2,12 +2,19 @@
 /*
  * svm-tlb: the counters of L0's TLB model, summed over all processors, as name=value in one line; nothing without the model.
  *
+ * svm-tlb asids N COMMAND...: run COMMAND, and fail if its VMRUNs were not with exactly N different ASIDs, all processors taken
+ * together.  Exit status 4, i.e. skipped, without the model.
+ *
  * The MSRs are those of ci/qemu's "Model the TLB that SVM guests see": the first one reads as the number of counters that
  * follow it, in the order of SVM_TLB_COUNTERS.
  */
+#include <cpuid.h>
 #include <fcntl.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define MSR_SELECT	0xc0011f00
@@ -23,11 +30,75 @@ static const struct {
 
 #define NR (sizeof(counters) / sizeof(counters[0]))
 
-int main(void)
+static uint64_t *vmruns(unsigned int asids)
+{
+	uint64_t *sum = calloc(asids, sizeof(*sum)), all = ~0ull, value;
+	char path[32];
+
+	for (int cpu = 0; sum; cpu++) {
+		int fd;
+
+		snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpu);
+		fd = open(path, O_RDWR);
+		if (fd < 0)
+			return cpu ? sum : NULL;
+		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 26)
+			return NULL;
+		for (uint64_t asid = 1; asid < asids; asid++) {
+			if (pwrite(fd, &asid, 8, MSR_SELECT) != 8 || pread(fd, &value, 8, MSR_COUNTER) != 8)
+				return NULL;
+			sum[asid] += value;
+		}
+		if (pwrite(fd, &all, 8, MSR_SELECT) != 8)
+			return NULL;
+		close(fd);
+	}
+	return NULL;
+}
+
+static int count_asids(unsigned long expected, char **command)
+{
+	unsigned int a, asids = 0, c, d, n = 0;
+	uint64_t *before, *after;
+	int status;
+	pid_t pid;
+
+	__get_cpuid(0x8000000a, &a, &asids, &c, &d);
+	before = vmruns(asids);
+	if (!before) {
+		printf("SKIP: no counters of a TLB model\n");
+		return 4;
+	}
+	pid = fork();
+	if (!pid) {
+		execvp(command[0], command);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return 1;
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	after = vmruns(asids);
+	if (!after)
+		return 1;
+	for (unsigned int asid = 1; asid < asids; asid++) {
+		if (after[asid] == before[asid])
+			continue;
+		printf("ASID %u: %llu VMRUNs\n", asid, (unsigned long long)(after[asid] - before[asid]));
+		n++;
+	}
+	printf("%u ASIDs, expected %lu\n", n, expected);
+	return n != expected;
+}
+
+int main(int argc, char **argv)
 {
 	uint64_t sum[NR] = { 0 }, value;
 	char path[32];
 	int cpus = 0;
+
+	if (argc > 3 && !strcmp(argv[1], "asids"))
+		return count_asids(strtoul(argv[2], NULL, 0), argv + 3);
 
 	for (;; cpus++) {
 		int fd;
