@@ -27,14 +27,17 @@ series_fragment() {
 	done <"$TOP/ci/config/series.config"
 }
 
-# kconfigure OBJ FRAGMENT...: tinyconfig and the fragments, if they changed; fails if Kconfig drops a line of them.
+# kconfigure OBJ FRAGMENT...: tinyconfig and the fragments, if they or what Kconfig reads changed; fails if Kconfig drops a line of them.
 kconfigure() {
-	local obj=$1
+	local obj=$1 asked
 	shift
 	mkdir -p "$obj"
 	series_fragment HEAD >"$obj/.series.config"
 	set -- "$@" "$obj/.series.config"
 	{ echo "$*"; cat "$@"; } >"$obj/.fragments.new"
+	asked=$({ cat "$obj/.fragments.new"; git -C "$src" ls-tree -r HEAD | grep Kconfig; gcc -dumpfullversion; } | sha256sum)
+	[ ! -e "$obj/.config" ] || [ "$asked" != "$(cat "$obj/.asked" 2>/dev/null)" ] || return 0
+	rm -f "$obj/.asked"
 	if [ ! -e "$obj/.config" ] || ! cmp -s "$obj/.fragments.new" "$obj/.fragments"; then
 		kmake "$obj" tinyconfig
 		(cd "$obj" && "$src/scripts/kconfig/merge_config.sh" -m -O "$obj" "$obj/.config" "$@")
@@ -50,4 +53,5 @@ kconfigure() {
 		esac
 	done >"$obj/.dropped"
 	[ ! -s "$obj/.dropped" ] || { cat "$obj/.dropped"; die "ci/config asks for what this kernel does not offer"; }
+	echo "$asked" >"$obj/.asked"
 }
