@@ -11,17 +11,17 @@ import fnmatch
 import itertools
 import os
 import re
-import signal
 import sys
 import threading
 import time
 
-from guest import TOP, Guest, GuestError, die, say_where
+from guest import TOP, Guest, GuestError, die, end_on_signals, say_where
 
 # Seconds for booting: L0, and L1 in it.  The machines are shared and noisy, so this is generous.
 BOOT = {0: 120, 1: 240}
 
-Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command", defaults=("", ""))
+KERNELS = ("base", "series")
+Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("", "", KERNELS))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
 Result = collections.namedtuple("Result", "outcome seconds note tlb", defaults=(None,))
 # Counters of the TLB model that go into the TSV, as ci/rootfs/svm-tlb.c names them.  walks: page walks of an unbounded TLB.
@@ -31,9 +31,10 @@ FIRST = "failed before: "
 
 
 def read_list(path):
-    """Lines: command levels pCPUs seconds [parameter=value ...] [cpu:property=value ...] [-- arguments].
+    """Lines: command levels pCPUs seconds [only:series] [parameter=value ...] [cpu:property=value ...] [-- arguments].
 
     Parameters are kvm_amd's, or kvm's with "kvm." before them.  "01" means 0 and 1; pCPUs "12/2": 1 and 2 in L0, 2 under L1; cpu: is for L0's processor.
+    only:series: not on the base, and no part of the name.
     """
     tests = []
     with open(path, encoding="utf-8") as f:
@@ -45,13 +46,15 @@ def read_list(path):
             fields = head.split()
             if len(fields) < 4 or not re.fullmatch("[01]+ [12]+(/[12]+)? [0-9]+", " ".join(fields[1:4])):
                 die(f"{path}:{number}: not a test line: {line}")
+            kernels = tuple(k for k in KERNELS if f"only:{k}" in fields[4:]) or KERNELS
+            fields = [f for f in fields if f not in [f"only:{k}" for k in KERNELS]]
             params = [f for f in fields[4:] if not f.startswith("cpu:")]
             cpu = "".join("," + f[4:] for f in fields[4:] if f.startswith("cpu:"))
             name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
             pcpus = fields[2].split("/")
             pcpus = {int(c): [int(p) for p in pcpus[0 if c == "0" else -1]] for c in fields[1]}
             tests.append(Test(name, [int(c) for c in fields[1]], pcpus, int(fields[3]),
-                              ",".join(params) or "-", cpu, " ".join(["./" + fields[0], arguments]).strip()))
+                              ",".join(params) or "-", cpu, " ".join(["./" + fields[0], arguments]).strip(), kernels))
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
@@ -235,6 +238,7 @@ def main():
     images = {k: i for k, i in (("base", args.base), ("series", args.series)) if i != "-"}
     OUT, patterns = args.out, args.patterns
     os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
+    known = read_known(os.path.join(TOP, "ci/known-failures"))
     tests = [t for t in read_list(args.list)
              if not patterns or any(called(t, p) for p in patterns)]
     for p in patterns:
@@ -242,33 +246,23 @@ def main():
             die(f"no test in ci/selftests.list is called {p}")
     tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
                         pcpus={l: [p for p in ps if str(p) in args.pcpus] for l, ps in t.pcpus.items()}) for t in tests]
-    tests = [t for t in tests if any(t.pcpus[l] for l in t.levels)]
+    tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(k in images for k in t.kernels)]
     if not tests:
-        die("no test in ci/selftests.list runs at this level with so many pCPUs")
-    known = read_known(os.path.join(TOP, "ci/known-failures"))
+        die("no test in ci/selftests.list runs at this level, on this kernel, with so many pCPUs")
     qemu = say_where("qemu/build")
     results, machines = {}, []
     slots = threading.Semaphore(os.cpu_count() or 1)
     # The longest first, so that no core idles at the end.
     cpus = sorted({t.cpu for t in tests})
     for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
-        mine = [t for t in tests if level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
         for kernel, image in images.items():
+            mine = [t for t in tests if kernel in t.kernels and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
             if mine:
                 machines.append(Machine(slots, results, known, kernel, image, level, pcpus, cpu, mine, qemu, args.model))
     total = sum(len(m.tests) for m in machines)
     start = told = time.monotonic()
 
-    def stop(signum, _frame):
-        for m in machines:
-            if m.guest:
-                m.guest.end()
-        print(f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run; rerun to start again", flush=True)
-        # As ci/step.py does: the shell above must not go on.
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(s, stop)
+    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
 
     for m in machines:
         m.start()

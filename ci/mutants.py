@@ -7,6 +7,7 @@ mutant is killed, i.e. a test fails or the guest dies, and with none switched on
 import csv
 import glob
 import hashlib
+import json
 import os
 import re
 import subprocess
@@ -54,37 +55,53 @@ def rows(name, patterns):
 
 
 def run(image, out, model, lines):
-    """Name of the mutant -> {test that failed: note}, and -> its tests' seconds; from the cache if nothing changed."""
-    key = hashlib.sha256("\n".join([os.path.basename(image), model] + lines).encode())
+    """Name of the mutant -> {test that failed: note}, and -> its tests' seconds; the rows whose verdicts aren't kept are run."""
+    code = []
     for f in ("matrix.py", "guest.py", "mutants.py"):
-        with open(os.path.join(TOP, "ci", f), "rb") as source:
-            key.update(source.read())
-    tsv = os.path.join(CACHE, "mutants", key.hexdigest()[:32])
-    if not os.path.exists(tsv):
+        with open(os.path.join(TOP, "ci", f), encoding="utf-8") as source:
+            code.append(source.read())
+
+    def kept(line):
+        key = "\n".join([os.path.basename(image), model, line] + code)
+        return os.path.join(CACHE, "mutants", hashlib.sha256(key.encode()).hexdigest()[:32])
+
+    todo = [l for l in lines if not os.path.exists(kept(l))]
+    rows_of = {}
+    if todo:
         os.makedirs(out, exist_ok=True)
         with open(out + ".list", "w", encoding="utf-8") as f:
-            f.write("\n".join(lines) + "\n")
+            f.write("\n".join(todo) + "\n")
         start = time.monotonic()
-        print(f"mutants: {len(lines)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
+        print(f"mutants: {len(todo)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
         with open(out + ".log", "w", encoding="utf-8") as log:
             subprocess.run([sys.executable, os.path.join(TOP, "ci/matrix.py"), "--levels", "0", "--model", model, "--list", out + ".list",
                             "-", image, out], stdout=log, stderr=log, check=False)
         if not os.path.exists(out + "/selftests.tsv"):
             matrix.die(f"mutants: the tests did not run, see {out}.log")
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
-        os.makedirs(os.path.dirname(tsv), exist_ok=True)
-        os.replace(out + "/selftests.tsv", tsv)
+        with open(out + "/selftests.tsv", encoding="utf-8") as f:
+            results = [{k: r[k] for k in ("test", "outcome", "seconds", "note")} for r in csv.DictReader(f, delimiter="\t")]
+        os.remove(out + "/selftests.tsv")
+        os.makedirs(os.path.join(CACHE, "mutants"), exist_ok=True)
+        for line, test in zip(todo, matrix.read_list(out + ".list")):
+            rows_of[line] = [r for r in results if r["test"] == test.name]
+            # What did not run has no verdict.
+            if not any(r["note"].startswith("not run: ") for r in rows_of[line]):
+                with open(kept(line) + ".new", "w", encoding="utf-8") as f:
+                    json.dump(rows_of[line], f)
+                os.replace(kept(line) + ".new", kept(line))
     failed, seconds = {}, {}
-    with open(tsv, encoding="utf-8") as f:
-        for r in csv.DictReader(f, delimiter="\t"):
-            name = re.search(r"kvm\.mutant=(\S+)", r["test"])
-            if name:
-                failed.setdefault(name[1], {})
-                seconds[name[1]] = seconds.get(name[1], 0) + float(r["seconds"])
-                # Killed is what a test or a death says, not a guest that did not come up.
-                if r["outcome"] == "fail" and (name[1] == "none" or not r["note"].startswith("not run: ")):
-                    test = re.sub(r" kvm\.mutant=\S+", "", r["test"])
-                    failed[name[1]].setdefault(test, r["note"])
+    for line in lines:
+        if line not in rows_of:
+            with open(kept(line), encoding="utf-8") as f:
+                rows_of[line] = json.load(f)
+        for r in rows_of[line]:
+            name = re.search(r"kvm\.mutant=(\S+)", r["test"])[1]
+            failed.setdefault(name, {})
+            seconds[name] = seconds.get(name, 0) + float(r["seconds"])
+            # Killed is what a test or a death says, not a guest that did not come up.
+            if r["outcome"] == "fail" and (name == "none" or not r["note"].startswith("not run: ")):
+                failed[name].setdefault(re.sub(r" kvm\.mutant=\S+", "", r["test"]), r["note"])
     return failed, seconds
 
 
@@ -117,6 +134,9 @@ def main():
     bad = len(names) - killed + sum(len(by) for by in sound.values())
     with open(out + ".count", "w", encoding="utf-8") as f:
         f.write(f"{killed} {bad} 0\n")
+    for n in names:
+        if not results["on"].get(n):
+            print(f"FAIL: {n}: no test noticed")
     print(f"mutants: {killed} killed, {len(names) - killed} survived")
     return 1 if bad else 0
 

@@ -11,13 +11,12 @@ kernel complained, pages moved in each L0 and L1, and the TLB model's oracle fou
 import argparse
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 import time
 
-from guest import BUILD, Guest, GuestError, below, die, say_where
+from guest import BUILD, Guest, GuestError, below, die, end_on_signals, say_where
 
 # Megabytes of L1 and L2; each L0 and L1 has a disk to swap to.
 MEMORY = {1: 704, 2: 208}
@@ -191,15 +190,7 @@ def main():
     machines = [Machine(args.image, int(p), int(args.seconds), args.seed, qemu, os.path.join(out, f"{p}.log")) for p in args.pcpus]
     start = told = time.monotonic()
 
-    def stop(signum, _frame):
-        for m in machines:
-            if m.guest:
-                m.guest.close()
-        print(f"interrupted after {time.monotonic() - start:.0f} s; rerun to start again", flush=True)
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(s, stop)
+    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s")
 
     for m in machines:
         m.start()
