@@ -1,21 +1,24 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""bench.py [--quick] [--variants IMAGE] BASE-IMAGE SERIES-IMAGE OUT.tsv [SCENARIO...]: called by scripts/bench.  --names: the scenarios.
+"""bench.py [--quick] [--record] [--variants IMAGE] BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called by scripts/bench.  --names: the scenarios.
 
 Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
 one ASID, flushes of all, page walks, and L0's instructions (the median of all turns, since a tick takes as many as two turns).  Each
-workload runs with two numbers of turns; the difference is due to the additional turns alone.  Exit status 0: the series does not do worse than worse() allows.
+workload runs with two numbers of turns; the difference is due to the additional turns alone.  Writes OUT.tsv, OUT.html and OUT.count, or
+OUT-partial.tsv if it does not get to its end.  Exit status 0: the series does not do worse than worse() allows, and the counts are those
+of ci/bench.expected, which --record writes.
 """
 import argparse
 import collections
+import csv
 import os
 import re
-import signal
 import sys
 import threading
 import time
 
-from guest import Guest, GuestError, below, die, say_where
+import page
+from guest import TOP, Guest, GuestError, below, die, end_on_signals, say_where
 
 # What the series may cost more than the base: a factor for L0's instructions, of which a turn has thousands, and the flushes and
 # walks per turn that a timer interrupt at the wrong moment makes.
@@ -24,18 +27,21 @@ NOISE = 0.02
 QUICK_NOISE = 0.05
 TURNS = (200, 1200)
 QUICK_TURNS = (50, 300)
+FEW_TURNS = (4, 20)
+FEW_NOISE = 0.1
 
 # must: figures of the series that are known in advance.  faster: whether it also has to take fewer instructions than the base.
-# slow: not a part of --quick.  cpus: of L0.  cpu: more properties of them.  variants: of ci/variants, what the series could do instead.
-Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow cpus cpu variants",
-                                  defaults=({}, False, False, 1, "", ()))
-# L1 boots twice, and once more with an L2 that boots to its init and powers off: what that took on top is the one turn.  This level
-# has no cycles of its own to read, so it's the time that L0 was not idle, in units of 10 ms: ten million instructions.
+# more: not a part of --quick.  slow: nor is this, and it has a machine of its own.  cpus: of L0.  cpu: more properties of them.
+# variants: of ci/variants, what the series could do instead.  few: a turn takes long, and a few of them are not exact.  dear: what the
+# series may cost more than the base, instead of INSTRUCTIONS.
+Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow cpus cpu variants more few dear",
+                                  defaults=({}, False, False, 1, "", (), False, False, None))
+# L1 boots twice, and once more with an L2 that boots to its init and powers off: what that took on top is the one turn.  L0 idles
+# meanwhile, so it's the CPU time of L1's QEMU, with all that L0 does for it.
 L2_BOOT = """
 boots() {
-	busy=$(awk '{ printf "%.0f", ($1 - $2) * 1e9 }' /proc/uptime)
-	sh "$1" || exit 1
-	took=$(awk -v was="$busy" '{ printf "%.0f", ($1 - $2) * 1e9 - was }' /proc/uptime)
+	svm-tlb cputime /tmp/took sh "$1" || exit 1
+	took=$(cat /tmp/took)
 	echo "$2 turns, $((took - ${alone:-0})) TSC cycles per turn"
 	echo "NUMBER $(svm-tlb)"
 }
@@ -57,27 +63,47 @@ SCENARIOS = [
     Scenario("pinned-npt0", 64, "npt=0", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages, npt=0"),
     Scenario("siblings-2", 64, "", "svm_tlb_perf_test -w 16 -v 2", "2 vCPUs of a VM on one pCPU"),
     Scenario("siblings-4", 64, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU", variants=("no-private-asids",)),
-    Scenario("siblings-4-asids-4", 4, "", "svm_tlb_perf_test -w 16 -v 4", "ditto, with 4 ASIDs"),
+    Scenario("siblings-8", 64, "", "svm_tlb_perf_test -w 16 -v 8", "8 vCPUs of a VM on one pCPU", more=True),
+    Scenario("siblings-16", 64, "", "svm_tlb_perf_test -w 16 -v 16", "16 vCPUs of a VM on one pCPU", more=True),
+    Scenario("siblings-4-asids-4", 4, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU, 4 ASIDs"),
     Scenario("vms-4", 16, "", "svm_tlb_perf_test -w 16 -m 4", "4 VMs, 16 ASIDs"),
+    Scenario("vms-8", 16, "", "svm_tlb_perf_test -w 16 -m 8", "8 VMs, 16 ASIDs", more=True),
+    Scenario("vms-16", 16, "", "svm_tlb_perf_test -w 16 -m 16", "16 VMs, 16 ASIDs", more=True),
     Scenario("vms-20", 16, "", "svm_tlb_perf_test -w 16 -m 20", "20 VMs, 16 ASIDs"),
     Scenario("idle-60", 16, "", "svm_tlb_perf_test -w 16 -m 4 -i 60", "4 VMs beside 60 idle ones, 16 ASIDs"),
+    # KVM flushes, as its MMU notifier has to.
+    Scenario("discard", 64, "", "svm_tlb_perf_test -w 16 -d", "one vCPU, userspace discards its 16 pages"),
+    Scenario("discard-4", 64, "", "svm_tlb_perf_test -w 16 -d -v 4", "4 vCPUs of a VM on one pCPU, ditto", more=True),
+    Scenario("new-vm", 64, "", "svm_tlb_perf_test -w 16 -n", "a VM is created, runs, and is freed", more=True, few=True),
     # A turn is a round trip from L1 to L2 and back.
     Scenario("nested-w0", 64, "", "svm_nested_tlb_perf_test -w 0", "L2, no pages", STEADY, True),
     Scenario("nested-w16", 64, "", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages", STEADY, True, variants=("flush-always",)),
     Scenario("nested-w64", 64, "", "svm_nested_tlb_perf_test -w 64", "L2, 64 pages", STEADY, True),
     Scenario("nested-w256", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages", STEADY, True),
+    Scenario("nested-w1024", 64, "", "svm_nested_tlb_perf_test -w 1024", "L2, 1024 pages", STEADY, True, more=True),
+    Scenario("nested-2m", 64, "", "svm_nested_tlb_perf_test -w 16 -2", "L2, 16 pages of 2M", STEADY, True, more=True),
+    Scenario("nested-cpuid", 64, "", "svm_nested_tlb_perf_test -w 16 -e", "L2, 16 pages, exits with CPUID", STEADY, True, more=True),
     Scenario("nested-shadow", 64, "", "svm_nested_tlb_perf_test -w 16 -s", "L2, 16 pages, L1 doesn't use NPT", STEADY, True),
-    Scenario("nested-npt0", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s", "ditto, npt=0", STEADY, True),
+    Scenario("nested-npt0", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s", "L2, 16 pages, npt=0", STEADY, True),
     Scenario("nested-l2s-2", 64, "", "svm_nested_tlb_perf_test -w 16 -l 2", "2 L2s, 16 pages", STEADY),
     Scenario("nested-l2s-4", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4", "4 L2s, 16 pages", STEADY),
     Scenario("nested-l2s-8", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages", STEADY, variants=("flush-always", "one-l2-asid")),
+    # KVM keeps eight domains per vCPU.  To hand one over, and to have it flushed, takes some 300 instructions of L0, and saves what it
+    # would have walked for L1.
+    Scenario("nested-l2s-16", 64, "", "svm_nested_tlb_perf_test -w 16 -l 16", "16 L2s, 16 pages", more=True, dear=1.03),
+    # Whoever gives L2s the same ASID flushes it when they take turns, unless they are the same to the TLB, as these are.
+    Scenario("nested-l2s-8-asid-1", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8 -a 1", "8 L2s with one ASID, 16 pages", STEADY, more=True),
+    Scenario("nested-move", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4 -v 2 -m", "4 L2s move between 2 vCPUs", STEADY),
+    # L2 flushes for itself, as it does for each munmap(): a walk for each page, and nothing else.
+    Scenario("nested-invlpg", 64, "", "svm_nested_tlb_perf_test -w 16 -i", "L2 maps 16 pages anew and uses INVLPG",
+             {"flush_asid": 0, "flush_all": 0, "walks": 16}, True),
     # Entries as a Zen core has them, 4K pages, LRU.
     Scenario("nested-w256-tlb", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, TLB of 3072", STEADY, True, cpu=",x-svm-tlb-entries=3072"),
     Scenario("nested-l2s-8-tlb", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages, TLB of 3072", STEADY, cpu=",x-svm-tlb-entries=3072"),
     # VMRUN flushes L2's translations and nothing else.
     Scenario("nested-flush", 64, "", "svm_nested_tlb_perf_test -w 16 -1 16 -c 3", "L2, 16 pages, L1 flushes it on each VMRUN", {"flush_asid": 1, "flush_all": 0}),
     # L1's vCPUs change their NPT, which they share, and flush, all at the same time.  Instructions are those of both processors.
-    Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "ditto by 8 vCPUs, on 2 pCPUs, after writing to NPT", {}, cpus=2,
+    Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "ditto, 8 vCPUs on 2 pCPUs, writing to NPT before", {}, cpus=2,
              slow=True, variants=("no-coalescing",)),
     # A turn is a whole boot.
     Scenario("l2-boot", 64, "", "", "an L2 Linux boots to init", {}, True, True),
@@ -85,6 +111,23 @@ SCENARIOS = [
 # The kernel that can be any of the variants, and is none of them: asking takes instructions, too.
 SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks")
+COLUMNS = COUNTERS + ("instructions",)
+# What is the same on any machine, to NOISE.
+EXACT = ("flush_asid", "flush_all", "walks")
+EXPECTED = os.path.join(TOP, "ci/bench.expected")
+# How costs grow: title, what grows, what is shown, and how much of it the scenarios have.
+CURVES = [
+    ("Page walks per round trip, by the pages that L2 touches", "4K pages", "walks",
+     {n: f"nested-w{n}" for n in (0, 16, 64, 256, 1024)}),
+    ("Page walks per round trip, by the number of L2s that take turns", "L2s, 16 pages each", "walks",
+     {1: "nested-w16", **{n: f"nested-l2s-{n}" for n in (2, 4, 8, 16)}}),
+    ("L0's instructions per round trip, by the number of L2s that take turns", "L2s, 16 pages each", "instructions",
+     {1: "nested-w16", **{n: f"nested-l2s-{n}" for n in (2, 4, 8, 16)}}),
+    ("L0's instructions per turn, by the vCPUs of a VM on one pCPU", "vCPUs", "instructions",
+     {1: "pinned", **{n: f"siblings-{n}" for n in (2, 4, 8, 16)}}),
+    ("Page walks per turn, by the VMs that take turns on 16 ASIDs", "VMs, 16 pages each", "walks",
+     {1: "pinned", **{n: f"vms-{n}" for n in (4, 8, 16, 20)}}),
+]
 
 
 class Machine(threading.Thread):
@@ -111,7 +154,7 @@ class Machine(threading.Thread):
                 if self.kernel == SWITCH:
                     command += f"printf %s {v or 'none'} >/sys/module/kvm/parameters/mutant || exit 1\n"
                 # The first run is for KVM's first VMRUN, and for L0's own caches.
-                for t in (1, *self.turns):
+                for t in (1, *(FEW_TURNS if s.few else self.turns)):
                     command += f"./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb)\"\n"
         with self.slots:
             self.guest = guest = Guest(command=command, **self.options)
@@ -151,9 +194,39 @@ def worse(scenario, base, series, noise):
     for c in ("flush_all", "walks") + (() if base["flush_all"] > noise else ("flush_asid",)):
         if series[c] > base[c] + noise:
             bad.append(f"{c} {series[c]:.3f} per turn, {base[c]:.3f} on the base")
-    if series["instructions"] > (1 if scenario.faster else INSTRUCTIONS) * base["instructions"]:
+    if series["instructions"] > (1 if scenario.faster else scenario.dear or INSTRUCTIONS) * base["instructions"]:
         bad.append(f"{series['instructions']:.0f} instructions per turn, {base['instructions']:.0f} on the base")
     return bad
+
+
+def read_expected():
+    with open(EXPECTED, encoding="utf-8") as f:
+        return {(r["scenario"], r["kernel"]): r for r in csv.DictReader(f, delimiter="\t")}
+
+
+def unexpected(scenario, got, expected):
+    """Counts that are not those of ci/bench.expected, in words."""
+    for kernel, f in got.items():
+        was = expected.get((scenario.name, kernel))
+        if not was:
+            yield f"ci/bench.expected does not have it for {kernel}: run scripts/bench --record"
+            continue
+        for c in EXACT:
+            # Relative, too: of many walks, the tick's share is larger.
+            if abs(f[c] - float(was[c])) > QUICK_NOISE + 0.01 * float(was[c]):
+                yield f"{kernel}: {c} {f[c]:.3f} per turn, {was[c]} in ci/bench.expected; if that's as it should be, run scripts/bench --record"
+
+
+def write_tsv(path, scenarios, machines):
+    """The figures that there are; returns scenario -> kernel -> counter -> per turn."""
+    figures = {s.name: {kernel: f for m in machines for (name, kernel), f in m.got.items() if name == s.name} for s in scenarios}
+    with open(path + ".new", "w", encoding="utf-8") as tsv:
+        tsv.write("\t".join(("scenario", "kernel") + COLUMNS) + "\n")
+        for name, got in figures.items():
+            for kernel, f in got.items():
+                tsv.write("\t".join([name, kernel] + [f"{f[c]:.3f}" for c in COLUMNS]) + "\n")
+    os.replace(path + ".new", path)
+    return figures
 
 
 def main():
@@ -162,13 +235,14 @@ def main():
         return 0
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--record", action="store_true")
     parser.add_argument("--variants")
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
     parser.add_argument("scenarios", nargs="*")
     args = parser.parse_args()
-    todo = [s for s in SCENARIOS if (s.name in args.scenarios if args.scenarios else not (args.quick and s.slow))]
+    todo = [s for s in SCENARIOS if (s.name in args.scenarios if args.scenarios else not (args.quick and (s.slow or s.more)))]
     turns = QUICK_TURNS if args.quick else TURNS
     qemu = say_where("qemu/build")
     start, failed = time.monotonic(), 0
@@ -185,15 +259,14 @@ def main():
         if args.variants and mine:
             machines.append(Machine(slots, SWITCH, args.variants, mine, turns, qemu))
 
-    def stop(signum, _frame):
-        for m in machines:
-            if m.guest:
-                m.guest.end()
-        print(f"interrupted after {time.monotonic() - start:.0f} s; rerun to start again", flush=True)
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(s, stop)
+    def partial():
+        """What there is when it does not get to its end."""
+        if not any(m.got for m in machines):
+            return ""
+        write_tsv(args.out + "-partial.tsv", todo, machines)
+        return f", what was measured is in {os.path.relpath(args.out, TOP)}-partial.tsv"
+
+    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s{partial()}")
 
     for m in machines:
         m.start()
@@ -205,26 +278,38 @@ def main():
             print(f"bench: {sum(not m.is_alive() for m in machines)} of {len(machines)} machines done after {told - start:.0f} s", flush=True)
     for m in machines:
         if m.error:
-            die(f"{' '.join(s.name for s in m.scenarios)} on the {m.kernel} kernel: {m.error}")
+            die(f"{' '.join(s.name for s in m.scenarios)} on the {m.kernel} kernel{partial()}: {m.error}")
 
-    columns = COUNTERS + ("instructions",)
-    print(f"{'per turn of a vCPU':46} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'instructions':>12}")
-    with open(args.out + ".new", "w", encoding="utf-8") as tsv:
-        tsv.write("\t".join(("scenario", "kernel") + columns) + "\n")
-        for s in todo:
-            got = {kernel: f for m in machines for (name, kernel), f in m.got.items() if name == s.name}
-            for kernel, f in got.items():
-                tsv.write("\t".join([s.name, kernel] + [f"{f[c]:.3f}" for c in columns]) + "\n")
-                print(f"{s.title if kernel == 'base' else '':46} {kernel:16}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
-                      f"{f['walks']:10.3f} {f['instructions']:12.0f}")
-            bad = worse(s, got["base"], got["series"], QUICK_NOISE if args.quick else NOISE)
-            for b in bad:
-                print(f"FAIL: {s.name}: {b}")
-            failed += bool(bad)
-    os.rename(args.out + ".new", args.out)
-    with open(args.out.removesuffix(".tsv") + ".count", "w", encoding="utf-8") as f:
+    figures = write_tsv(args.out + ".tsv", todo, machines)
+    if os.path.exists(args.out + "-partial.tsv"):
+        os.remove(args.out + "-partial.tsv")
+    page.write(args.out + ".html", todo, figures, CURVES)
+    # Another base has other counts.
+    expected = None if os.environ.get("KDIR") else read_expected() if os.path.exists(EXPECTED) else {}
+    print(f"{'per turn of a vCPU':48} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'instructions':>12}")
+    for s in todo:
+        got = figures[s.name]
+        for kernel, f in got.items():
+            ratio = "" if kernel == "base" else f" x {f['instructions'] / got['base']['instructions']:.3f}"
+            print(f"{s.title if kernel == 'base' else '':48} {kernel:16}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
+                  f"{f['walks']:10.3f} {f['instructions']:12.0f}{ratio}")
+        bad = worse(s, got["base"], got["series"], FEW_NOISE if s.few else QUICK_NOISE if args.quick else NOISE)
+        # What is slow is so because a lot is going on.
+        if expected is not None and not s.slow and not s.few and not args.record:
+            bad += unexpected(s, got, expected)
+        for b in bad:
+            print(f"FAIL: {s.name}: {b}")
+        failed += bool(bad)
+    if args.record:
+        with open(EXPECTED, "w", encoding="utf-8") as f:
+            f.write("\t".join(("scenario", "kernel") + EXACT) + "\n")
+            for s in todo:
+                for kernel, got in figures[s.name].items():
+                    if not s.slow and not s.few:
+                        f.write("\t".join([s.name, kernel] + [f"{got[c]:.3f}" for c in EXACT]) + "\n")
+    with open(args.out + ".count", "w", encoding="utf-8") as f:
         f.write(f"{len(todo) - failed} {failed} 0\n")
-    print(f"bench: {len(todo)} scenarios in {time.monotonic() - start:.0f} s")
+    print(f"bench: {len(todo)} scenarios in {time.monotonic() - start:.0f} s; {os.path.relpath(args.out, TOP)}.tsv and .html")
     return 1 if failed else 0
 
 

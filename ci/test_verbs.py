@@ -31,6 +31,7 @@ import uuid
 sys.dont_write_bytecode = True
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, "ci"))
+import bench    # pylint: disable=wrong-import-position
 import matrix   # pylint: disable=wrong-import-position
 
 VERBS = sorted(v for v in os.listdir(os.path.join(TOP, "scripts")) if v != "lib.sh")
@@ -399,7 +400,7 @@ class Arguments(VerbTest):
         "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"]],
         "test": [["--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
-        "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["pinned", "--quick"]],
+        "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
                  ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"]],
         "tree": [["--bogus"], ["--reset", "--bogus"]],
@@ -788,6 +789,118 @@ class Mutants(VerbTest):
     def test_one_that_cannot_be_switched_on(self):
         write(self.path("ci/mutants/idle.patch"), "Rule: none\nTests: state_test\n\n")
         self.assert_refuses(self.verb("mutants"), "mutants", "ci/mutants/idle.patch", 'MUTANT("idle")')
+
+
+class Bench(VerbTest):
+    """What scripts/bench makes of the figures, which no machine measures here."""
+    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "instructions": 100}
+    BASE = {**GOOD, "flush_asid": 2, "walks": 27, "instructions": 110}
+
+    def measured(self, *scenarios, expected=None, broken=None, series=None):
+        """Status and text; each scenario has these figures."""
+        figures = {"base": self.BASE, "series": {**self.GOOD, **(series or {})}}
+        lines = ["scenario kernel flush_asid flush_all walks"] + [f"{s} {k} {f['flush_asid']} 0 {f['walks']}" for s in scenarios
+                                                                  for k, f in {"base": self.BASE, "series": self.GOOD, **(expected or {})}.items()]
+        write(self.path("expected"), "\n".join(lines).replace(" ", "\t") + "\n")
+
+        def measure(machine):
+            if broken in [s.name for s in machine.scenarios]:
+                machine.error = "it panics"
+            else:
+                machine.got = {(s.name, machine.kernel): figures[machine.kernel] for s in machine.scenarios}
+        out = io.StringIO()
+        with contextlib.ExitStack() as stack:
+            for where, name, value in ((bench.Machine, "run", measure), (bench, "EXPECTED", self.path("expected")),
+                                       (bench, "say_where", lambda *command: ""), (bench, "end_on_signals", lambda *how: None),
+                                       (sys, "argv", ["bench.py", "base", "series", self.path("bench"), *scenarios])):
+                stack.callback(setattr, where, name, getattr(where, name))
+                setattr(where, name, value)
+            with contextlib.redirect_stdout(out):
+                try:
+                    status = bench.main()
+                except SystemExit as e:
+                    return 1, str(e)
+        return status, out.getvalue()
+
+    def test_as_expected(self):
+        status, text = self.measured("nested-w16", "nested-w64")
+        self.assertEqual(status, 0, text)
+        self.assertEqual(read(self.path("bench.count")), "2 0 0\n")
+        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t100.000\n", read(self.path("bench.tsv")))
+        page = read(self.path("bench.html"))
+        self.assertEqual(page.count("<svg"), 1, "one curve has two scenarios")
+        self.assertIn("<td>L2, 64 pages</td><td>base</td><td>2.000</td>", page)
+        self.assertFalse(os.path.exists(self.path("bench-partial.tsv")))
+
+    def test_worse_than_the_base(self):
+        status, text = self.measured("nested-w16", series={"instructions": 111})
+        self.assertEqual(status, 1)
+        self.assertIn("FAIL: nested-w16: 111 instructions per turn, 110 on the base\n", text)
+        self.assertEqual(read(self.path("bench.count")), "0 1 0\n")
+
+    def test_worse_than_it_must_be(self):
+        self.assertIn("FAIL: nested-w16: walks 1.000 per turn, must be 0\n", self.measured("nested-w16", series={"walks": 1})[1])
+
+    def test_other_counts_than_expected(self):
+        status, text = self.measured("nested-w16", expected={"base": {**self.BASE, "walks": 28}})
+        self.assertEqual(status, 1)
+        self.assertIn("FAIL: nested-w16: base: walks 27.000 per turn, 28 in ci/bench.expected", text)
+
+    def test_counts_that_nobody_recorded(self):
+        status, text = self.measured("nested-w16", expected={"base": {**self.BASE, "walks": 27}, "series": self.GOOD})
+        self.assertEqual(status, 0, text)
+        write(self.path("expected"), "")
+        expected, bench.EXPECTED = bench.EXPECTED, self.path("expected")
+        self.addCleanup(setattr, bench, "EXPECTED", expected)
+        scenario = next(s for s in bench.SCENARIOS if s.name == "nested-w16")
+        self.assertRegex(next(bench.unexpected(scenario, {"base": self.BASE}, bench.read_expected())), "does not have it for base")
+
+    def test_a_kernel_that_does_not_boot(self):
+        # npt=0 has a machine of its own.
+        status, text = self.measured("nested-w16", "nested-npt0", broken="nested-npt0")
+        self.assertEqual(status, 1)
+        self.assertRegex(text, r"nested-npt0 on the base kernel, what was measured is in \S*bench-partial\.tsv: it panics")
+        self.assertIn("nested-w16\tseries", read(self.path("bench-partial.tsv")))
+        self.assertFalse(os.path.exists(self.path("bench.tsv")))
+
+    def test_every_scenario_of_a_curve_exists(self):
+        names = [s.name for s in bench.SCENARIOS]
+        self.assertEqual(len(names), len(set(names)))
+        self.assertEqual([n for _, _, _, points in bench.CURVES for n in points.values() if n not in names], [])
+
+
+class Test(VerbTest):
+    """scripts/test, with other parts than its own."""
+
+    def parts(self, **broken):
+        for name in ("run", "mutants", "bench", "check", "ci/test-lockdep", "ci/qemu/build", "ci/qemu/test-rules", "ci/image", "ci/kunit"):
+            write(self.path(name if "/" in name else f"scripts/{name}"), "#!/bin/sh\n" + broken.get(name.replace("/", "_"), "echo fine\n"))
+        write(self.path("ci/test_verbs.py"), "print('fine')\n")
+        return self.verb("test")
+
+    def test_all_pass(self):
+        done = self.parts(run=f"echo 5 0 2 >{self.path('build/results/run.count')}")
+        self.assert_ok(done)
+        self.assertTrue(done.out.endswith("\n13 passed, 0 failed, 2 skipped\n"), done.out)
+        self.assertNotIn("failed in", done.out)
+
+    def test_says_again_what_failed(self):
+        count = self.path("build/results/run.count")
+        done = self.parts(run=f"echo ok; echo 'FAIL: one'; echo '    its reason'; echo more; echo 7 1 0 >{count}; exit 1",
+                          bench="echo cannot >&2; exit 3", check="echo 'a: FAILED after 3 s'; exit 1")
+        self.assertEqual(done.status, 1)
+        _, _, end = done.out.partition("== done")
+        self.assertEqual(end.splitlines()[1:], ["failed in run:", "FAIL: one", "    its reason", "failed in bench:", "cannot",
+                                                "failed in check:", "a: FAILED after 3 s", "13 passed, 3 failed, 0 skipped"])
+
+    def test_ctrl_c_ends_all_of_it(self):
+        write(self.path("scripts/run"), "#!/bin/sh\nsleep 1000\n")
+        with started(self.command("test"), self.env) as p:
+            self.assertTrue(wait_until(lambda: "sleep 1000" in ours().values(), 30))
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 10)
+        self.assertNotEqual(done.status, 0)
+        self.assertNotIn("== verbs", done.out, "it went on with the next part")
 
 
 # --- tree, export, sign, send
@@ -1471,6 +1584,15 @@ class Matrix(VerbTest):
         write(self.path("ci/selftests.list"), "x86/a 01 12/1 60\nx86/b 01 2 60\nx86/c 1 12/1 60\n")
         self.assertEqual([t.pcpus for t in matrix.read_list(self.path("ci/selftests.list"))],
                          [{0: [1, 2], 1: [1]}, {0: [2], 1: [2]}, {1: [1]}])
+
+    def test_rows_of_the_series_alone(self):
+        write(self.path("ci/selftests.list"), "x86/a 0 2 60 only:series npt=0\nx86/b 0 2 60\n")
+        a, b = matrix.read_list(self.path("ci/selftests.list"))
+        self.assertEqual((a.name, a.params, a.kernels, b.kernels), ("a npt=0", "npt=0", ("series",), ("base", "series")))
+        write(self.path("ci/selftests.list"), "x86/a 0 2 60 only:series\nx86/a 0 2 60\n")
+        with self.assertRaises(SystemExit) as refused:
+            matrix.read_list(self.path("ci/selftests.list"))
+        self.assertIn("a stands there twice", str(refused.exception))
 
     def test_malformed_known_failure(self):
         self.assert_refuses(self.refused(known_failures="state_test fails\n"), "run", "ci/known-failures:1:")

@@ -5,6 +5,9 @@
  * svm-tlb asids N COMMAND...: run COMMAND, and fail if its VMRUNs were not with exactly N different ASIDs, all processors taken
  * together.  Exit status 4, i.e. skipped, without the model.
  *
+ * svm-tlb cputime FILE COMMAND...: run COMMAND, and write to FILE how many nanoseconds of CPU time it and its children took.  The
+ * kernel accounts for these when it switches between threads, while idle time may be what a tick finds.
+ *
  * The MSRs are those of ci/qemu's "Model the TLB that SVM guests see": the first one reads as the number of counters that
  * follow it, in the order of SVM_TLB_COUNTERS.
  */
@@ -14,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -56,12 +60,42 @@ static uint64_t *vmruns(unsigned int asids)
 	return NULL;
 }
 
+/* Returns COMMAND's exit status. */
+static int run(char **command)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (!pid) {
+		execvp(command[0], command);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		return 1;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+}
+
+static int cputime(const char *path, char **command)
+{
+	int status = run(command);
+	struct rusage usage;
+	FILE *f;
+
+	if (status)
+		return status;
+	f = fopen(path, "w");
+	if (!f || getrusage(RUSAGE_CHILDREN, &usage))
+		return 1;
+	fprintf(f, "%lld\n", (usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) * 1000000000ll +
+		(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) * 1000ll);
+	return !!fclose(f);
+}
+
 static int count_asids(unsigned long expected, char **command)
 {
 	unsigned int a, asids = 0, c, d, n = 0;
 	uint64_t *before, *after;
 	int status;
-	pid_t pid;
 
 	__get_cpuid(0x8000000a, &a, &asids, &c, &d);
 	before = vmruns(asids);
@@ -69,15 +103,9 @@ static int count_asids(unsigned long expected, char **command)
 		printf("SKIP: no counters of a TLB model\n");
 		return 4;
 	}
-	pid = fork();
-	if (!pid) {
-		execvp(command[0], command);
-		_exit(127);
-	}
-	if (pid < 0 || waitpid(pid, &status, 0) != pid)
-		return 1;
-	if (!WIFEXITED(status) || WEXITSTATUS(status))
-		return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+	status = run(command);
+	if (status)
+		return status;
 	after = vmruns(asids);
 	if (!after)
 		return 1;
@@ -99,6 +127,9 @@ int main(int argc, char **argv)
 
 	if (argc > 3 && !strcmp(argv[1], "asids"))
 		return count_asids(strtoul(argv[2], NULL, 0), argv + 3);
+
+	if (argc > 3 && !strcmp(argv[1], "cputime"))
+		return cputime(argv[2], argv + 3);
 
 	for (;; cpus++) {
 		int fd;
