@@ -56,13 +56,14 @@ def rows(name, patterns):
 
 def run(image, out, model, lines):
     """Name of the mutant -> {test that failed: note}, and -> its tests' seconds; the rows whose verdicts aren't kept are run."""
-    code = []
+    # What a verdict depends on besides the row: whose name says what is in it, and who runs it.
+    rig = [os.path.basename(image), os.path.basename(matrix.say_where("qemu/build")), model]
     for f in ("matrix.py", "guest.py", "mutants.py"):
         with open(os.path.join(TOP, "ci", f), encoding="utf-8") as source:
-            code.append(source.read())
+            rig.append(source.read())
 
     def kept(line):
-        key = "\n".join([os.path.basename(image), model, line] + code)
+        key = "\n".join([line] + rig)
         return os.path.join(CACHE, "mutants", hashlib.sha256(key.encode()).hexdigest()[:32])
 
     todo = [l for l in lines if not os.path.exists(kept(l))]
