@@ -793,13 +793,13 @@ class Mutants(VerbTest):
 
 class Bench(VerbTest):
     """What scripts/bench makes of the figures, which no machine measures here."""
-    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "instructions": 100}
+    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100}
     BASE = {**GOOD, "flush_asid": 2, "walks": 27, "instructions": 110}
 
-    def measured(self, *scenarios, expected=None, broken=None, series=None):
-        """Status and text; each scenario has these figures."""
+    def measured(self, *scenarios, expected=None, broken=None, series=None, reloads=None):
+        """Status and text; each scenario has these figures, but for the series' reloads."""
         figures = {"base": self.BASE, "series": {**self.GOOD, **(series or {})}}
-        lines = ["scenario kernel flush_asid flush_all walks"] + [f"{s} {k} {f['flush_asid']} 0 {f['walks']}" for s in scenarios
+        lines = ["scenario kernel flush_asid flush_all walks reloads"] + [f"{s} {k} {f['flush_asid']} 0 {f['walks']} {f['reloads']}" for s in scenarios
                                                                   for k, f in {"base": self.BASE, "series": self.GOOD, **(expected or {})}.items()]
         write(self.path("expected"), "\n".join(lines).replace(" ", "\t") + "\n")
 
@@ -807,7 +807,9 @@ class Bench(VerbTest):
             if broken in [s.name for s in machine.scenarios]:
                 machine.error = "it panics"
             else:
-                machine.got = {(s.name, machine.kernel): figures[machine.kernel] for s in machine.scenarios}
+                machine.got = {(s.name, machine.kernel): dict(figures[machine.kernel]) for s in machine.scenarios}
+                for s in machine.scenarios if machine.kernel == "series" else ():
+                    machine.got[s.name, "series"]["reloads"] = (reloads or {}).get(s.name, 3)
         out = io.StringIO()
         with contextlib.ExitStack() as stack:
             for where, name, value in ((bench.Machine, "run", measure), (bench, "EXPECTED", self.path("expected")),
@@ -826,7 +828,7 @@ class Bench(VerbTest):
         status, text = self.measured("nested-w16", "nested-w64")
         self.assertEqual(status, 0, text)
         self.assertEqual(read(self.path("bench.count")), "2 0 0\n")
-        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t100.000\n", read(self.path("bench.tsv")))
+        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t3.000\t100.000\n", read(self.path("bench.tsv")))
         page = read(self.path("bench.html"))
         self.assertEqual(page.count("<svg"), 1, "one curve has two scenarios")
         self.assertIn("<td>L2, 64 pages</td><td>base</td><td>2.000</td>", page)
@@ -835,8 +837,29 @@ class Bench(VerbTest):
     def test_worse_than_the_base(self):
         status, text = self.measured("nested-w16", series={"instructions": 111})
         self.assertEqual(status, 1)
-        self.assertIn("FAIL: nested-w16: 111 instructions per turn, 110 on the base\n", text)
+        self.assertIn("FAIL: nested-w16: 111 instructions per turn, 110 on the base, must be 1.00 of these at most\n", text)
         self.assertEqual(read(self.path("bench.count")), "0 1 0\n")
+
+    def test_not_as_much_better_as_it_must_be(self):
+        status, text = self.measured("nested-clean")
+        self.assertEqual(status, 1)
+        self.assertIn("FAIL: nested-clean: 100 instructions per turn, 110 on the base, must be 0.90 of these at most\n", text)
+
+    def test_more_reloads_than_with_one_l2(self):
+        low = {"instructions": 90}
+        self.assertEqual(self.measured("nested-clean", "nested-clean-8", series=low)[0], 0)
+        scenarios = [s._replace(reloads_of="nested-w16") if s.name == "nested-w64" else s for s in bench.SCENARIOS]
+        figures = {"nested-w16": 3, "nested-w64": 4}
+        self.addCleanup(setattr, bench, "SCENARIOS", bench.SCENARIOS)
+        bench.SCENARIOS = scenarios
+        text = self.measured("nested-w16", "nested-w64", reloads=figures)[1]
+        self.assertIn("FAIL: nested-w64: 4.000 groups of VMCB fields reloaded per turn, 3.000 in nested-w16\n", text)
+
+    def test_worse_than_a_variant(self):
+        scenario = next(s for s in bench.SCENARIOS if s.than)
+        self.assertEqual(bench.worse(scenario, self.BASE, self.GOOD, 0, [("other", self.GOOD)]), [])
+        self.assertEqual(bench.worse(scenario, self.BASE, self.GOOD, 0, [("other", {**self.GOOD, "instructions": 97})]),
+                         ["100 instructions per turn, 97 with other"])
 
     def test_worse_than_it_must_be(self):
         self.assertIn("FAIL: nested-w16: walks 1.000 per turn, must be 0\n", self.measured("nested-w16", series={"walks": 1})[1])

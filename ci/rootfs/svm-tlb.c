@@ -29,7 +29,7 @@ static const struct {
 	unsigned int number;
 } counters[] = {
 	{ "vmrun", 0 }, { "walks", 3 }, { "flush_all", 11 }, { "flush_asid", 12 }, { "flush_local", 13 }, { "invlpga", 15 },
-	{ "stale", 24 }, { "stale_rights", 25 },
+	{ "stale", 24 }, { "stale_rights", 25 }, { "reloads", 27 },
 };
 
 #define NR (sizeof(counters) / sizeof(counters[0]))
@@ -46,7 +46,7 @@ static uint64_t *vmruns(unsigned int asids)
 		fd = open(path, O_RDWR);
 		if (fd < 0)
 			return cpu ? sum : NULL;
-		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 26)
+		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 28)
 			return NULL;
 		for (uint64_t asid = 1; asid < asids; asid++) {
 			if (pwrite(fd, &asid, 8, MSR_SELECT) != 8 || pread(fd, &value, 8, MSR_COUNTER) != 8)
@@ -138,7 +138,7 @@ int main(int argc, char **argv)
 		fd = open(path, O_RDONLY);
 		if (fd < 0)
 			break;
-		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 26)
+		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 28)
 			return 0;
 		for (unsigned int i = 0; i < NR; i++) {
 			if (pread(fd, &value, 8, MSR_COUNTER + counters[i].number) != 8)
