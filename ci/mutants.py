@@ -143,4 +143,8 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        # What ran in the machine ends with its parent.
+        matrix.die("interrupted; run it again to go on")

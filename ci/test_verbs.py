@@ -857,9 +857,10 @@ class Bench(VerbTest):
 
     def test_worse_than_a_variant(self):
         scenario = next(s for s in bench.SCENARIOS if s.than)
-        self.assertEqual(bench.worse(scenario, self.BASE, self.GOOD, 0, [("other", self.GOOD)]), [])
-        self.assertEqual(bench.worse(scenario, self.BASE, self.GOOD, 0, [("other", {**self.GOOD, "instructions": 97})]),
-                         ["100 instructions per turn, 97 with other"])
+        got = {"series": {"instructions": 1}, bench.SWITCH: self.GOOD, scenario.than[0]: self.GOOD}
+        self.assertEqual(list(bench.worse_than_variants(scenario, got)), [])
+        got[scenario.than[0]] = {**self.GOOD, "instructions": 97}
+        self.assertEqual(list(bench.worse_than_variants(scenario, got)), [f"100 instructions per turn, 97 with {scenario.than[0]}"])
 
     def test_worse_than_it_must_be(self):
         self.assertIn("FAIL: nested-w16: walks 1.000 per turn, must be 0\n", self.measured("nested-w16", series={"walks": 1})[1])
