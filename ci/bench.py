@@ -4,7 +4,7 @@
 
 Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
 one ASID, flushes of all, page walks, groups of VMCB fields that were not clean, and L0's instructions (the median of all turns, since
-a tick takes as many as two turns).  Each workload runs with two numbers of turns; the difference is due to the additional turns alone.  Writes OUT.tsv, OUT.html and OUT.count, or
+a tick takes as many as two turns); and how many bytes per VM the kernel uses in the end.  Each workload runs with two numbers of turns; the difference is due to the additional turns alone.  Writes OUT.tsv, OUT.html and OUT.count, or
 OUT-partial.tsv if it does not get to its end.  Exit status 0: the series does not do worse than worse() allows, and the counts are those
 of ci/bench.expected, which --record writes.
 """
@@ -123,7 +123,7 @@ SCENARIOS = [
 # The kernel that can be any of the variants, and is none of them: asking takes instructions, too.
 SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks", "reloads")
-COLUMNS = COUNTERS + ("instructions",)
+COLUMNS = COUNTERS + ("instructions", "bytes")
 # What is the same on any machine, to QUICK_NOISE and a share of it: less than one walk in four hundred.
 EXACT = ("flush_asid", "flush_all", "walks", "reloads")
 EXPECTED = os.path.join(TOP, "ci/bench.expected")
@@ -168,7 +168,7 @@ class Machine(threading.Thread):
                     command += f"printf %s {v or 'none'} >/sys/module/kvm/parameters/mutant || exit 1\n"
                 # The first run is for KVM's first VMRUN, and for L0's own caches.
                 for t in (1, *(FEW_TURNS if s.few else self.turns)):
-                    command += f"./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb)\"\n"
+                    command += f"svm-tlb memory /tmp/bytes ./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb) bytes=$(cat /tmp/bytes)\"\n"
         with self.slots:
             self.guest = guest = Guest(command=command, **self.options)
             try:
@@ -197,7 +197,15 @@ class Machine(threading.Thread):
         more = turns[2] - turns[1]
         per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
         per_turn["instructions"] = int(runs[2][1])
+        # Unlike the others, the first run also pays for what the kernel keeps for those that follow.  A boot has nothing left in the end.
+        per_turn["bytes"] = min(counts[1]["bytes"], counts[2]["bytes"]) / vms(scenario) if "bytes" in counts[2] else 0
         return per_turn
+
+
+def vms(scenario):
+    """How many VMs there are in the end."""
+    options = dict(re.findall(r" -([mi]) (\d+)", scenario.command))
+    return int(options.get("m", 1)) + int(options.get("i", 0))
 
 
 def worse(scenario, base, series, noise):
@@ -306,13 +314,13 @@ def main():
     page.write(args.out + ".html", todo, figures, CURVES)
     # Another base has other counts.
     expected = None if os.environ.get("KDIR") else read_expected() if os.path.exists(EXPECTED) else {}
-    print(f"{'per turn of a vCPU':48} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'reloads':>8} {'instructions':>12}")
+    print(f"{'per turn of a vCPU':48} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'reloads':>8} {'KiB per VM':>10} {'instructions':>12}")
     for s in todo:
         got = figures[s.name]
         for kernel, f in got.items():
             ratio = "" if kernel == "base" else f" x {f['instructions'] / got['base']['instructions']:.3f}"
             print(f"{s.title if kernel == 'base' else '':48} {kernel:16}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
-                  f"{f['walks']:10.3f} {f['reloads']:8.3f} {f['instructions']:12.0f}{ratio}")
+                  f"{f['walks']:10.3f} {f['reloads']:8.3f} {f['bytes'] / 1024:10.0f} {f['instructions']:12.0f}{ratio}")
         noise = FEW_NOISE if s.few else QUICK_NOISE if args.quick else NOISE
         bad = worse(s, got["base"], got["series"], noise) + list(worse_than_variants(s, got))
         most = figures.get(s.reloads_of, {}).get("series")

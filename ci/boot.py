@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""boot.py IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: called by scripts/boot."""
+"""boot.py IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: called by scripts/boot.  CPUS: as in guest.py."""
 import os
 import re
 import shlex
@@ -13,7 +13,7 @@ from guest import Guest, GuestError
 
 
 def main():
-    image, level, cpus, timeout, model = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), sys.argv[5]
+    image, level, cpus, timeout, model = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
     command = shlex.join(sys.argv[6:])
     tty = sys.stdin.isatty()
     saved = termios.tcgetattr(0) if tty else None

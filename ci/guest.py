@@ -96,7 +96,7 @@ def below(level, name, command, console, memory, disks=(), prefix=""):
 
 
 class Guest:
-    """One L0, and an L1 in it if level is 1.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in.
+    """One L0, and an L1 in it if level is 1.  cpus: L0's, and L1's after a slash if it isn't one, as for -smp.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in.
     model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
     disks: megabytes of empty ones, and ports: how many serial ports, for the consoles of the guests that CMD starts; of L0 alone.
     stdin: where CMD's input comes from if it's not interactive."""
@@ -106,11 +106,12 @@ class Guest:
                  stdin=subprocess.DEVNULL):
         self.dir = tempfile.TemporaryDirectory(prefix="rig.")
         self.level = level
+        cpus = str(cpus)
         own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
         if level == 1:
             # L1 has one CPU: with two, an L1 on TCG hangs while booting, now and then with MTTCG, always without.
             # Its console is L0's second serial port, so that it can be read whatever becomes of L0.
-            l1 = machine(1, 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
+            l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
                          "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off")
             blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": "kvm_amd\n",
                      "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
@@ -131,7 +132,7 @@ class Guest:
         qemu = qemu or say_where("qemu/build")
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
-            machine(0, cpus, paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
+            machine(0, cpus.partition("/")[0], paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
                     self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives)
         parent = os.getpid()
 

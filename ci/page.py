@@ -12,7 +12,7 @@ th, td { padding: .15em .8em; text-align: right } th { border-bottom: 2px solid 
 td:nth-child(2), th:nth-child(2) { text-align: left } tr.base td { border-top: 1px solid #ccc } td.less { background: #d9efdb } td.more { background: #f6d9d6 }"""
 COLORS = {"base": "#b2182b", "series": "#2166ac"}
 COLUMNS = (("flush_asid", "ASID flushes", 3), ("flush_all", "full flushes", 3), ("walks", "page walks", 2), ("vmrun", "VMRUNs", 2),
-           ("reloads", "VMCB reloads", 2), ("instructions", "L0\u2019s instructions", 0))
+           ("reloads", "VMCB reloads", 2), ("bytes", "bytes per VM", 0), ("instructions", "L0\u2019s instructions", 0))
 
 
 def svg(xlabel, ylabel, lines):
@@ -65,7 +65,7 @@ def write(path, scenarios, figures, curves):
     for s in scenarios:
         out += rows(s, figures[s.name])
     out.append(f"</table><p>\u00d7 base: instructions, relative to the base. References: what the page walks cost at most, {REFERENCES} memory references "
-               "each (two dimensions of four levels). VMCB reloads: groups of fields that VMRUN had to read again, as they were not clean. Other kernels than base and series are what the series could do instead (ci/variants); "
+               "each (two dimensions of four levels). VMCB reloads: groups of fields that VMRUN had to read again, as they were not clean. Bytes per VM: the kernel's memory, i.e. all but the guest's and the process's own, the process's share of the kernel included. Other kernels than base and series are what the series could do instead (ci/variants); "
                "\u201cswitch\u201d is the kernel that can be any of them.</p></html>")
     with open(path + ".new", "w", encoding="utf-8") as f:
         f.write("\n".join(out) + "\n")

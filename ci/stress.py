@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""ci/stress.py [--pcpus 12] [--seed N] [--out DIR] IMAGE SECONDS: two L1 Linux guests with L2 Linux guests that check their own memory.
+"""ci/stress.py [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS: two L1 Linux guests with L2 Linux guests that check their own memory.
 
 L1 a has one L2, L1 b two.  L0 and the L1s take pages from their guests all the time: ci/rootfs/stress-move.c; the L2s map, unmap
 and verify: ci/rootfs/stress-memory.c.  One machine with one pCPU and one with two, at the same time, for SECONDS after the last L2
 has begun.  With two, a is pinned to the second pCPU, and b is driven from one to the other.  The machines' clocks count
 instructions: in host time, three levels of timer ticks would be all that gets done.  Status 0: no L2 read a wrong word, no
-kernel complained, pages moved in each L0 and L1, and the TLB model's oracle found nothing.
+kernel complained, pages moved in each L0 and L1, and the TLB model's oracle found nothing.  --mutant: one of ci/mutants for L0 to be,
+IMAGE is the one that ci/image mutants rig prints.
 """
 import argparse
 import os
@@ -16,7 +17,7 @@ import sys
 import threading
 import time
 
-from guest import BUILD, Guest, GuestError, below, die, end_on_signals, say_where
+from guest import BUILD, TOP, Guest, GuestError, below, die, end_on_signals, say_where
 
 # Megabytes of L1 and L2; each L0 and L1 has a disk to swap to.
 MEMORY = {1: 704, 2: 208}
@@ -65,9 +66,9 @@ def start(level, name, command, console, disks=(), prefix=""):
     return START.format(name=name, vm=below(level, name, command, console, MEMORY[level], disks, prefix))
 
 
-def command(pcpus, seed):
+def command(pcpus, seed, mutant):
     """What L0 runs."""
-    starts = ""
+    starts = f"printf %s {mutant} >/sys/module/kvm/parameters/mutant || exit 1\n" if mutant else ""
     for i, (l1, l2s) in enumerate(GUESTS.items()):
         inner = "".join(start(2, l2, f"stress-memory {seed + 10 * i + int(l2)} {WORKERS} </dev/hvc0\nstatus=$?\n{CHECK}\nexit $status",
                               f"/tmp/{l2}.console") for l2 in l2s)
@@ -81,9 +82,9 @@ def command(pcpus, seed):
 class Machine(threading.Thread):
     """One L0 with everything in it, on one or two pCPUs; booted once more if not all guests come up."""
 
-    def __init__(self, image, pcpus, seconds, seed, qemu, log):
+    def __init__(self, image, pcpus, seconds, seed, mutant, qemu, log):
         super().__init__(daemon=True)
-        self.image, self.pcpus, self.seconds, self.seed, self.qemu, self.log = image, pcpus, seconds, seed, qemu, log
+        self.image, self.pcpus, self.seconds, self.seed, self.mutant, self.qemu, self.log = image, pcpus, seconds, seed, mutant, qemu, log
         self.label = f"{pcpus} pCPU{'s' if pcpus > 1 else ''}"
         self.guest = None
         self.bad, self.counters = [], {}
@@ -106,7 +107,7 @@ class Machine(threading.Thread):
         """Whether it came up; what is wrong with it goes to self.bad."""
         self.begun, self.last, self.told, self.late = {}, {}, None, None
         self.start = time.monotonic()
-        self.guest = Guest(self.image, 0, self.pcpus, command(self.pcpus, self.seed), qemu=self.qemu, model="strict", icount=True,
+        self.guest = Guest(self.image, 0, self.pcpus, command(self.pcpus, self.seed, self.mutant), qemu=self.qemu, model="strict", icount=True,
                            disks=DISKS, ports=len(GUESTS), stdin=subprocess.PIPE)
         over = threading.Event()
         threading.Thread(target=self.watch, args=(over,), daemon=True).start()
@@ -171,10 +172,11 @@ class Machine(threading.Thread):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage="%(prog)s [--pcpus 12] [--seed N] [--out DIR] IMAGE SECONDS")
+    parser = argparse.ArgumentParser(usage="%(prog)s [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS")
     parser.add_argument("--pcpus", default="12")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", default=os.path.join(BUILD, "results"))
+    parser.add_argument("--mutant", choices=[re.sub(r"^[0-9]+-|\.patch$", "", f) for f in sorted(os.listdir(os.path.join(TOP, "ci/mutants")))[1:]], metavar="NAME")
     parser.add_argument("image")
     parser.add_argument("seconds")
     args = parser.parse_args()
@@ -187,7 +189,7 @@ def main():
     out = os.path.join(args.out, "stress")
     os.makedirs(out, exist_ok=True)
     qemu = say_where("qemu/build")
-    machines = [Machine(args.image, int(p), int(args.seconds), args.seed, qemu, os.path.join(out, f"{p}.log")) for p in args.pcpus]
+    machines = [Machine(args.image, int(p), int(args.seconds), args.seed, args.mutant, qemu, os.path.join(out, f"{p}.log")) for p in args.pcpus]
     start = told = time.monotonic()
 
     end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s")

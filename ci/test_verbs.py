@@ -793,7 +793,7 @@ class Mutants(VerbTest):
 
 class Bench(VerbTest):
     """What scripts/bench makes of the figures, which no machine measures here."""
-    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100}
+    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100, "bytes": 4096}
     BASE = {**GOOD, "flush_asid": 2, "walks": 27, "instructions": 110}
 
     def measured(self, *scenarios, expected=None, broken=None, series=None, reloads=None):
@@ -828,7 +828,7 @@ class Bench(VerbTest):
         status, text = self.measured("nested-w16", "nested-w64")
         self.assertEqual(status, 0, text)
         self.assertEqual(read(self.path("bench.count")), "2 0 0\n")
-        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t3.000\t100.000\n", read(self.path("bench.tsv")))
+        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t3.000\t100.000\t4096.000\n", read(self.path("bench.tsv")))
         page = read(self.path("bench.html"))
         self.assertEqual(page.count("<svg"), 1, "one curve has two scenarios")
         self.assertIn("<td>L2, 64 pages</td><td>base</td><td>2.000</td>", page)

@@ -8,15 +8,20 @@
  * svm-tlb cputime FILE COMMAND...: run COMMAND, and write to FILE how many nanoseconds of CPU time it and its children took.  The
  * kernel accounts for these when it switches between threads, while idle time may be what a tick finds.
  *
+ * svm-tlb memory FILE COMMAND...: run COMMAND, and write to FILE how many bytes more than before the kernel used when COMMAND was
+ * about to exit, with its files still open: all memory that is neither free nor user space's.
+ *
  * The MSRs are those of ci/qemu's "Model the TLB that SVM guests see": the first one reads as the number of counters that
  * follow it, in the order of SVM_TLB_COUNTERS.
  */
 #include <cpuid.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -91,6 +96,67 @@ static int cputime(const char *path, char **command)
 	return !!fclose(f);
 }
 
+/* The sum of what NAME is followed by in the lines of a file. */
+static long sum_of(const char *path, const char *name)
+{
+	char line[256], word[64];
+	long sum = 0, value;
+	FILE *f = fopen(path, "r");
+
+	if (!f)
+		exit(1);
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, " %63s %ld", word, &value) == 2 && !strcmp(word, name))
+			sum += value;
+	fclose(f);
+	return sum;
+}
+
+/* In bytes.  A processor's lists of free pages ("count:") are not among what's free. */
+static long kernel_memory(void)
+{
+	/* What processors have counted for themselves; with the pages of whom the kernel has freed in the background. */
+	sleep(1);
+	sum_of("/proc/sys/vm/stat_refresh", "");
+
+	return (sum_of("/proc/zoneinfo", "managed") - sum_of("/proc/zoneinfo", "nr_free_pages") - sum_of("/proc/zoneinfo", "count:") -
+		sum_of("/proc/vmstat", "nr_anon_pages") - sum_of("/proc/vmstat", "nr_file_pages")) * sysconf(_SC_PAGESIZE);
+}
+
+/* Returns COMMAND's exit status. */
+static int memory(const char *path, char **command)
+{
+	long before = kernel_memory(), bytes = -1;
+	int status, sig;
+	FILE *f;
+	pid_t pid = fork();
+
+	if (!pid) {
+		ptrace(PTRACE_TRACEME, 0, 0, 0);
+		raise(SIGSTOP);
+		execvp(command[0], command);
+		_exit(127);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid ||
+	    ptrace(PTRACE_SETOPTIONS, pid, 0, PTRACE_O_TRACEEXIT | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL))
+		return 1;
+
+	for (sig = 0; WIFSTOPPED(status); sig = status >> 16 ? 0 : WSTOPSIG(status)) {
+		if (status >> 16 == PTRACE_EVENT_EXIT)
+			bytes = kernel_memory() - before;
+		if (ptrace(PTRACE_CONT, pid, 0, (long)sig) || waitpid(pid, &status, 0) != pid)
+			return 1;
+	}
+	if (!WIFEXITED(status) || WEXITSTATUS(status))
+		return WIFEXITED(status) ? WEXITSTATUS(status) : 1;
+
+	f = fopen(path, "w");
+	if (!f)
+		return 1;
+	fprintf(f, "%ld\n", bytes);
+	return !!fclose(f);
+}
+
 static int count_asids(unsigned long expected, char **command)
 {
 	unsigned int a, asids = 0, c, d, n = 0;
@@ -130,6 +196,9 @@ int main(int argc, char **argv)
 
 	if (argc > 3 && !strcmp(argv[1], "cputime"))
 		return cputime(argv[2], argv + 3);
+
+	if (argc > 3 && !strcmp(argv[1], "memory"))
+		return memory(argv[2], argv + 3);
 
 	for (;; cpus++) {
 		int fd;
