@@ -1844,6 +1844,16 @@ class Boot(VerbTest):
         self.assertRegex(done.out, r"(?m)^not ok 3 - c # time=\d+\.\d status 127$")
         self.assertIn("1..3\n", done.out)
 
+    def test_what_a_killed_test_leaves_behind(self):
+        done = self.boot("--", "sh", "-c", "echo 'sleep 1000 </dev/kvm & sleep 1000' >/tmp/t; printf 'a 2 - sh /tmp/t\nb 5 npt=0 pidof sleep\n' >/tmp/l; kselftest /tmp/l")
+        self.assertRegex(done.out, r"(?m)^not ok 1 - a # time=2\.\d no end after 2 s$")
+        self.assertRegex(done.out, r"(?m)^not ok 2 - b # time=\d+\.\d status 1$")
+
+    def test_kvm_is_in_use(self):
+        done = self.boot("--", "sh", "-c", "sleep 1000 </dev/kvm & printf 'a 5 - true\nb 5 npt=0 true\n' >/tmp/l; kselftest /tmp/l")
+        self.assertRegex(done.out, r"(?m)^ok 1 - a # time=")
+        self.assertRegex(done.out, r"(?m)^not ok 2 - b # time=\d+\.\d kvm_amd is in use$")
+
     def test_ctrl_c_and_again(self):
         with started(self.command("boot", "--cpus", "1", "--", "sh", "-c", "echo begun; sleep 1000"), self.env) as p:
             self.assertEqual(p.stdout.readline(), b"begun\n")
@@ -1877,7 +1887,8 @@ class Boot(VerbTest):
     def test_stress_arguments(self):
         env = {**self.env, "KVM_TLB_VERB": "stress"}
         for args, why in ((["--pcpus", "3", self.image, "9"], "--pcpus is 1, 2 or 12"), ([self.image, "soon"], "SECONDS is a number"),
-                          ([self.image, "0"], "SECONDS is a number"), ([self.dir, "9"], "is not an image")):
+                          ([self.image, "0"], "SECONDS is a number"), ([self.dir, "9"], "is not an image"),
+                          (["--mutant", "no-such", self.image, "9"], "there is no mutant no-such")):
             with self.subTest(args):
                 self.assert_refuses(run(self.stress(*args), env), "stress", why)
         self.assertFalse(os.path.exists(os.path.join(self.dir, "out")))
