@@ -96,7 +96,8 @@ def below(level, name, command, console, memory, disks=(), prefix=""):
 
 
 class Guest:
-    """One L0, and an L1 in it if level is 1.  cpus: L0's, and L1's after a slash if it isn't one, as for -smp.  image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in.
+    """One L0, and an L1 in it if level is 1.  cpus: L0's, and L1's after a slash if it isn't one, as for -smp.
+    image: what ci/image made.  modules: lines for modprobe, of the level CMD runs in.
     model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
     disks: megabytes of empty ones, and ports: how many serial ports, for the consoles of the guests that CMD starts; of L0 alone.
     stdin: where CMD's input comes from if it's not interactive."""
