@@ -150,7 +150,7 @@ class Machine(threading.Thread):
             self.bad.append(line)
         # The TLB model's own words: which ASID, address and page.
         if "svm-tlb: " in line:
-            self.oracle.append("  " + line[line.index("svm-tlb: "):])
+            self.oracle.append("    " + line[line.index("svm-tlb: "):])
 
     def watch(self, over):
         """Tell the L2s to end when it's time, and end the machine if it does not."""
