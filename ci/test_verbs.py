@@ -897,7 +897,7 @@ class Test(VerbTest):
     """scripts/test, with other parts than its own."""
 
     def parts(self, **broken):
-        for name in ("run", "mutants", "bench", "check", "ci/test-lockdep", "ci/test-stress", "ci/qemu/build", "ci/qemu/test-rules", "ci/image",
+        for name in ("run", "mutants", "bench", "check", "ci/test-l1", "ci/test-lockdep", "ci/test-stress", "ci/qemu/build", "ci/qemu/test-rules", "ci/image",
                      "ci/kunit"):
             write(self.path(name if "/" in name else f"scripts/{name}"), "#!/bin/sh\n" + broken.get(name.replace("/", "_"), "echo fine\n"))
         write(self.path("ci/test_verbs.py"), "print('fine')\n")
@@ -906,7 +906,7 @@ class Test(VerbTest):
     def test_all_pass(self):
         done = self.parts(run=f"echo 5 0 2 >{self.path('build/results/run.count')}")
         self.assert_ok(done)
-        self.assertTrue(done.out.endswith("\n14 passed, 0 failed, 2 skipped\n"), done.out)
+        self.assertTrue(done.out.endswith("\n15 passed, 0 failed, 2 skipped\n"), done.out)
         self.assertNotIn("failed in", done.out)
 
     def test_says_again_what_failed(self):
@@ -916,7 +916,7 @@ class Test(VerbTest):
         self.assertEqual(done.status, 1)
         _, _, end = done.out.partition("== done")
         self.assertEqual(end.splitlines()[1:], ["failed in run:", "FAIL: one", "    its reason", "failed in bench:", "cannot",
-                                                "failed in check:", "a: FAILED after 3 s", "14 passed, 3 failed, 0 skipped"])
+                                                "failed in check:", "a: FAILED after 3 s", "15 passed, 3 failed, 0 skipped"])
 
     def test_ctrl_c_ends_all_of_it(self):
         write(self.path("scripts/run"), "#!/bin/sh\nsleep 1000\n")
