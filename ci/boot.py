@@ -1,11 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
 """boot.py IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: called by scripts/boot.  CPUS: as in guest.py."""
-import os
 import re
 import shlex
 import signal
-import subprocess
 import sys
 import termios
 
@@ -19,8 +17,10 @@ def main():
     saved = termios.tcgetattr(0) if tty else None
     guest = late = None
 
-    def expired(_signum, _frame):
+    def look(_signum, _frame):
         nonlocal late
+        if guest.clock.now() < timeout:
+            return
         late = timeout
         # No waiting here: what was interrupted may be a wait, and holds its lock.
         guest.qemu.kill()
@@ -30,8 +30,8 @@ def main():
     try:
         guest = Guest(image, level, cpus, command or "exec sh -i", interactive=not command, model=model)
         if timeout:
-            signal.signal(signal.SIGALRM, expired)
-            signal.alarm(timeout)
+            signal.signal(signal.SIGALRM, look)
+            signal.setitimer(signal.ITIMER_REAL, 1, 1)
         if command:
             # Each level's terminal puts a return before the newline; give back what CMD wrote.
             for line in guest.qemu.stdout:
@@ -45,7 +45,7 @@ def main():
     except KeyboardInterrupt:
         return 130
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
         if guest:
             guest.close()
         if saved:

@@ -6,7 +6,8 @@ import shlex
 import signal
 import subprocess
 import tempfile
-import time
+
+from clock import Clock
 
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 BUILD = os.path.join(TOP, "build")
@@ -145,7 +146,7 @@ class Guest:
         self.qemu = subprocess.Popen(args, stdin=None if interactive else stdin,
                                      stdout=None if interactive else subprocess.PIPE,
                                      stderr=None if interactive else subprocess.STDOUT, preexec_fn=child)
-        self.started = time.monotonic()
+        self.clock = Clock(self.qemu.pid)
 
     def end(self):
         if self.qemu.poll() is None:
@@ -153,7 +154,7 @@ class Guest:
             self.qemu.wait()
 
     def result(self, timed_out=None):
-        """The command's exit status, once QEMU has ended; GuestError with the console's last lines if there is none."""
+        """The command's exit status, once QEMU has ended; GuestError with the console's last lines if there is none.  Limits: the clock's seconds."""
         try:
             with open(self.status, encoding="utf-8") as f:
                 word, _, value = f.read().strip().partition(" ")

@@ -7,23 +7,31 @@ Exit status 0: the series fails nowhere where the base does not, and the base on
 """
 import argparse
 import collections
+import contextlib
 import fnmatch
 import itertools
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
 
+import tap
 from guest import TOP, Guest, GuestError, die, end_on_signals, say_where
 
-# Seconds for booting: L0, and L1 in it.  The machines are shared and noisy, so this is generous.
+# Limits are seconds of ci/clock.py.  For booting: L0, and L1 in it.
 BOOT = {0: 120, 1: 240}
+# A test that takes longer than the list says is too slow; it hangs if it isn't over after so many times as long.
+PATIENCE = 3
+# Then the guest ends it; one that does not do so in this time hangs itself.
+GRACE = 60
 
 KERNELS = ("base", "series")
 Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("", "", KERNELS))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
-Result = collections.namedtuple("Result", "outcome seconds note tlb", defaults=(None,))
+# outcome: pass, skip, fail or slow.  failed: the cases that failed, with their messages, as ci/tap.py has them.
+Result = collections.namedtuple("Result", "outcome seconds note tlb failed", defaults=(None, ()))
 # Counters of the TLB model that go into the TSV, as ci/rootfs/svm-tlb.c names them.  walks: page walks of an unbounded TLB.
 COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
 # Begins the note of what passed only when it was run again.
@@ -31,10 +39,10 @@ FIRST = "failed before: "
 
 
 def read_list(path):
-    """Lines: command levels pCPUs seconds [only:series] [parameter=value ...] [cpu:property=value ...] [-- arguments].
+    """Lines: command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [-- arguments].
 
     Parameters are kvm_amd's, or kvm's with "kvm." before them.  "01" means 0 and 1; pCPUs "12/2": 1 and 2 in L0, 2 under L1; cpu: is for L0's processor.
-    only:series: not on the base, and no part of the name.
+    only:series: not on the base, and no part of the name.  seed:N: what is random in the program is the same each time.
     """
     tests = []
     with open(path, encoding="utf-8") as f:
@@ -48,13 +56,16 @@ def read_list(path):
                 die(f"{path}:{number}: not a test line: {line}")
             kernels = tuple(k for k in KERNELS if f"only:{k}" in fields[4:]) or KERNELS
             fields = [f for f in fields if f not in [f"only:{k}" for k in KERNELS]]
-            params = [f for f in fields[4:] if not f.startswith("cpu:")]
+            params = [f for f in fields[4:] if not f.startswith(("cpu:", "seed:"))]
+            seed = "".join(f"env RIG_SEED={f[5:]} " for f in fields[4:] if f.startswith("seed:"))
+            if not re.fullmatch("(env RIG_SEED=[0-9]+ )?", seed):
+                die(f"{path}:{number}: a seed is a number, and there is one at most: {line}")
             cpu = "".join("," + f[4:] for f in fields[4:] if f.startswith("cpu:"))
             name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
             pcpus = fields[2].split("/")
             pcpus = {int(c): [int(p) for p in pcpus[0 if c == "0" else -1]] for c in fields[1]}
             tests.append(Test(name, [int(c) for c in fields[1]], pcpus, int(fields[3]),
-                              ",".join(params) or "-", cpu, " ".join(["./" + fields[0], arguments]).strip(), kernels))
+                              ",".join(params) or "-", cpu, " ".join([seed + "./" + fields[0], arguments]).strip(), kernels))
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
@@ -81,8 +92,47 @@ def read_known(path):
     return known
 
 
+class Limits(threading.Thread):
+    """Ends a test, or the guest, when its time is over, and tells the guest how slow it is."""
+
+    def __init__(self, guest, seconds):
+        super().__init__(daemon=True)
+        self.guest, self.over = guest, threading.Event()
+        self.deadline, self.word = seconds, None
+        self.told = False       # the guest, to end the test
+        self.why = None         # seconds after which the guest was ended
+        self.slow = None
+        self.start()
+
+    def begin(self, deadline, word=None):
+        """What begins now has to end until then.  word: what the guest is told if it doesn't."""
+        self.deadline, self.word, self.told = deadline, word, False
+
+    def tell(self, text):
+        with contextlib.suppress(OSError):
+            self.guest.qemu.stdin.write(text.encode() + b"\n")
+            self.guest.qemu.stdin.flush()
+
+    def run(self):
+        while not self.over.wait(1):
+            now = self.guest.clock.now()
+            slow, listens = self.guest.clock.slow, self.word
+            if listens and not 0.8 < slow / (self.slow or 0.1) < 1.25:
+                self.slow = slow
+                self.tell(f"slow {slow:.2f}")
+            if now > self.deadline and self.word:
+                self.told = True
+                self.tell(self.word)
+            if now > self.deadline + (GRACE if self.word else 0):
+                self.why = f"{now:.0f}"
+                self.guest.end()
+                return
+
+
 class Machine(threading.Thread):
     """One kernel at one level with one number of pCPUs of one kind: boots as often as it takes to run every test once."""
+
+    patience = PATIENCE
 
     def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, qemu, model):
         super().__init__(daemon=True)
@@ -96,11 +146,13 @@ class Machine(threading.Thread):
         self.guest = None
         self.again = set()
 
-    def done(self, test, outcome, seconds, note, tlb=None):
+    def done(self, test, outcome, seconds, note, tlb=None, failed=()):
         stale = tlb and tlb["stale"] + tlb["stale_rights"]
         if stale and outcome == "pass":
             outcome, note = "fail", f"the oracle found {stale} stale translations at VMRUN"
-        self.results[self.key(test)] = Result(outcome, seconds, note, tlb)
+        elif outcome == "pass" and seconds > test.limit:
+            outcome, note = "slow", f"it passed, but took {seconds:.0f} s, and its limit is {test.limit} s"
+        self.results[self.key(test)] = Result(outcome, seconds, note, tlb, failed)
 
     def run(self):
         with self.slots:
@@ -143,62 +195,85 @@ class Machine(threading.Thread):
 
     def boot(self, todo):
         """Run todo in one boot; returns what could not be run because the guest died on the way."""
-        lines = "".join(f"{i} {t.limit} {t.params} {t.command}\n" for i, t in enumerate(todo))
+        lines = "".join(f"{i} {t.params} {t.command}\n" for i, t in enumerate(todo))
         command = f"cat >/tmp/list <<'END'\n{lines}END\nexec kselftest /tmp/list\n"
-        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu)
-        current, start, reached = None, 0, 0
+        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu,
+                                   stdin=subprocess.PIPE)
+        clock = guest.clock
+        current, start, reached, case = None, 0, 0, ""
         before = tlb = None
         # Line by line: an interrupted run shows how far it came.
         log = open(os.path.join(OUT, "log", self.label.replace(" ", "-") + ".txt"), "a", buffering=1, encoding="utf-8")
-        deadline = [time.monotonic() + BOOT[self.level]]
-        over = threading.Event()
-
-        def watch():
-            while not over.wait(1):
-                if time.monotonic() > deadline[0]:
-                    guest.end()
-                    return
-        watcher = threading.Thread(target=watch, daemon=True)
-        watcher.start()
+        # When the guest hangs, and when and how it is told to end a test before.
+        limits = Limits(guest, BOOT[self.level])
         died = None
         try:
-            pending = None
+            failed, said = None, []
+
+            def end_of_output():
+                """A test that failed has said all."""
+                nonlocal failed, said
+                if failed:
+                    test, seconds, note, counts = failed
+                    cases = tap.failed_cases(said)
+                    text = tap.one_line(cases)
+                    for line in said:
+                        if line.startswith("RIG_SEED="):
+                            cases[-1][1].append(f"seed:{line[9:]} in its row makes it use the same random numbers again")
+                    if not cases[0][0]:
+                        note += ": " * bool(text) + text
+                    elif note.startswith("status "):
+                        note = text
+                    else:
+                        note = f"{text} ({note})"
+                    self.done(test, "fail", seconds, note, counts, cases)
+                failed, said = None, []
+
             for raw in guest.qemu.stdout:
                 line = raw.decode(errors="replace").rstrip("\r\n")
+                if line.startswith("#   ") and failed:
+                    said.append(line[4:])
+                    log.write(f"{failed[0].name}: {line[4:]}\n")
+                    continue
+                end_of_output()
                 m = re.match(r"# start (\d+)$", line)
                 if m:
-                    current, start, pending = int(m[1]), time.monotonic(), None
-                    # The guest ends a test itself; twice that and a minute means that the guest hangs.
-                    deadline[0] = start + 2 * todo[current].limit + 60
+                    current, start, case = int(m[1]), clock.now(), ""
+                    limits.begin(start + self.patience * todo[current].limit, f"end {current}")
                     continue
                 if line.startswith("# tlb "):
                     now = {k: int(v) for k, v in (w.split("=") for w in line.split()[2:])}
                     tlb = before and {k: now[k] - before[k] for k in now}
                     before = now
                     continue
+                if line.startswith("# case "):
+                    case = line[7:] + ": "
+                    continue
                 m = re.match(r"(ok|not ok) \d+ - (\d+) # (?:SKIP ?(.*?) ?# )?time=([\d.]+) ?(.*)$", line)
                 if m:
                     current = int(m[2])
+                    test, seconds = todo[current], clock.now() - start
                     outcome = "fail" if m[1] != "ok" else "pass" if m[3] is None else "skip"
-                    self.done(todo[current], outcome, float(m[4]), m[3] or m[5], tlb)
-                    log.write(f"{outcome} {m[4]} s {todo[current].name}\n")
-                    reached, pending = current + 1, current if outcome == "fail" else None
-                    current = None
-                    deadline[0] = time.monotonic() + 60
+                    log.write(f"{outcome} {m[4]} s, {seconds:.1f} s undisturbed: {test.name}\n")
+                    if outcome == "fail":
+                        failed = test, seconds, f"hangs: no end after {seconds:.0f} s" if limits.told and m[5] == "killed" else m[5], tlb
+                    else:
+                        self.done(test, outcome, seconds, m[3] or m[5], tlb)
+                    reached, current = current + 1, None
+                    limits.begin(clock.now() + GRACE)
                     continue
-                if line.startswith("#   ") and pending is not None:
-                    log.write(f"{todo[pending].name}: {line[4:]}\n")
-                elif not line.startswith(("TAP version", "1..")):
+                if not line.startswith(("TAP version", "1..")):
                     log.write(line + "\n")
+            end_of_output()
             guest.qemu.wait()
-            over.set()
-            status = guest.result(f"{BOOT[self.level]}" if time.monotonic() > deadline[0] else None)
+            status = guest.result(limits.why)
             if status and current is None and reached < len(todo):
                 died = f"kselftest ended with status {status}"
         except GuestError as e:
+            end_of_output()
             died = str(e)
         finally:
-            over.set()
+            limits.over.set()
             counters = guest.counters()
             guest.close()
         stale = counters.get("audit", 0) + counters.get("audit_rights", 0)
@@ -216,7 +291,8 @@ class Machine(threading.Thread):
                 print(f"{self.label}: {todo[current].name}: the guest died, trying again: " + self.error.split("\n")[0], flush=True)
                 self.again.add(todo[current].name)
                 return todo[current:]
-            self.done(todo[current], "fail", time.monotonic() - start, "the guest died: " + self.error.split("\n")[0])
+            why = "the guest died: " + self.error.split("\n", maxsplit=1)[0]
+            self.done(todo[current], "fail", clock.now() - start, case + why, None, [(case.rstrip(": "), [why])])
             reached = current + 1
         elif reached < len(todo):
             self.error = (died or "the guest ended early").split("\n")[0]
@@ -230,6 +306,7 @@ def main():
     parser.add_argument("--pcpus", default="12")
     parser.add_argument("--model", default="on", choices=("on", "off"), help="of the TLB; with one pCPU its oracle is on as well")
     parser.add_argument("--slow", type=int, default=1, help="factor for all time limits: the kernel checks itself")
+    parser.add_argument("--patience", type=int, default=PATIENCE, help="a test hangs that takes so many times its limit")
     parser.add_argument("--list", default=os.path.join(TOP, "ci/selftests.list"))
     parser.add_argument("base")
     parser.add_argument("series")
@@ -237,7 +314,7 @@ def main():
     parser.add_argument("patterns", nargs="*")
     args = parser.parse_args()
     images = {k: i for k, i in (("base", args.base), ("series", args.series)) if i != "-"}
-    OUT, patterns = args.out, args.patterns
+    OUT, patterns, Machine.patience = args.out, args.patterns, args.patience
     os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
     known = read_known(os.path.join(TOP, "ci/known-failures"))
     tests = [t for t in read_list(args.list)
@@ -279,26 +356,30 @@ def main():
                 m.done(t, "fail", 0, f"no result: {m.error}")
 
     with open(os.path.join(OUT, "selftests.tsv.new"), "w", encoding="utf-8") as f:
-        f.write("\t".join(("test", "level", "pcpus", "kernel", "outcome", "seconds") + COUNTERS + ("note",)) + "\n")
+        f.write("\t".join(("test", "level", "pcpus", "kernel", "outcome", "seconds") + COUNTERS + ("cases", "note")) + "\n")
         for t in tests:
             for k in sorted(k for k in results if k.name == t.name):
                 r = results[k]
                 counts = [str(r.tlb[c]) if r.tlb else "" for c in COUNTERS]
-                f.write("\t".join([t.name, str(k.level), str(k.pcpus), k.kernel, r.outcome, f"{r.seconds:.1f}"] + counts + [r.note]) + "\n")
+                f.write("\t".join([t.name, str(k.level), str(k.pcpus), k.kernel, r.outcome, f"{r.seconds:.1f}"] + counts +
+                                  [", ".join(c for c, _ in r.failed if c), r.note.replace("\t", " ")]) + "\n")
     os.rename(os.path.join(OUT, "selftests.tsv.new"), os.path.join(OUT, "selftests.tsv"))
     return report(tests, images, results, known, time.monotonic() - start)
 
 
+CELL = {"pass": "pass", "skip": "skip", "fail": "FAIL", "slow": "too slow"}
+
+
 def cell(results, kernel, level, name, all_pcpus):
-    """pass, skip, or what fails; with the number of pCPUs if it matters."""
+    """What became of it; with the number of pCPUs if it matters."""
     got = {p: results.get(Key(kernel, level, p, name)) for p in all_pcpus}
     got = {p: r for p, r in got.items() if r}
     if not got:
         return "-"
-    kinds = {r.outcome.replace("fail", "FAIL") for r in got.values()}
+    kinds = {r.outcome for r in got.values()}
     if len(kinds) == 1:
-        return kinds.pop()
-    return " ".join(f"{r.outcome.replace('fail', 'FAIL')}@{p}" for p, r in sorted(got.items()))
+        return CELL[kinds.pop()]
+    return " ".join(f"{CELL[r.outcome]}@{p}" for p, r in sorted(got.items()))
 
 
 def report(tests, images, results, known, seconds):
@@ -324,7 +405,7 @@ def report(tests, images, results, known, seconds):
             else:
                 bad.append((k, r, "the base passes" if k.kernel == "series" and base and base.outcome != "fail" else
                             "fixed by the series, says ci/known-failures" if listed else "not in ci/known-failures"))
-        elif k.kernel == "base" and (k.level, k.name) in known:
+        elif k.kernel == "base" and r.outcome == "pass" and (k.level, k.name) in known:
             cured.add((k.level, k.name))
     if skips:
         print("skipped:")
@@ -343,19 +424,21 @@ def report(tests, images, results, known, seconds):
         print(f"in ci/known-failures, but the base passes: L{level} {name}")
     for k, r, why in bad:
         print(f"FAIL: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note} ({why})")
-        log = os.path.join(OUT, "log", f"{k.kernel}-L{k.level}-{k.pcpus}-pCPU{'s' if k.pcpus > 1 else ''}.txt")
-        if os.path.exists(log):
-            with open(log, encoding="utf-8") as f:
-                for line in [l for l in f if l.startswith(k.name + ": ")][-8:]:
-                    print("    " + line[len(k.name) + 2:].rstrip())
+        for case, said in r.failed:
+            for line in [case + ":"] * bool(case) + said:
+                print("    " + line)
+    slow = [(k, r) for k, r in sorted(results.items()) if r.outcome == "slow"]
+    for k, r in slow:
+        print(f"TOO SLOW: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note}: raise the limit in its list, or find what made it slower")
+    print(f"logs: {os.path.relpath(os.path.join(OUT, 'log'), TOP)}")
     for kernel in images:
         got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
-        print(f"{kernel}: {got['pass']} pass, {got['fail']} fail, {got['skip']} skip")
+        print(f"{kernel}: {got['pass']} pass, {got['fail']} fail, {got['skip']} skip" + (f", {got['slow']} too slow" if got["slow"] else ""))
     print(f"selftests: {len(results)} runs in {seconds:.0f} s, {os.path.relpath(OUT, TOP)}/selftests.tsv")
-    good = len(results) - len(bad) - sum(r.outcome == "skip" for r in results.values())
+    skipped = sum(r.outcome == "skip" for r in results.values())
     with open(OUT.rstrip("/") + ".count", "w", encoding="utf-8") as f:
-        f.write(f"{good} {len(bad)} {len(results) - len(bad) - good}\n")
-    return 1 if bad else 0
+        f.write(f"{len(results) - len(bad) - skipped - len(slow)} {len(bad)} {skipped} {len(slow)}\n")
+    return 1 if bad or slow else 0
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
-"""mutants.py IMAGE OUT MODEL[,MODEL] [NAME...]: run the tests that each mutant in ci/mutants names, with that mutant switched on.
+"""mutants.py IMAGE OUT MODEL[,MODEL] SEEDS [NAME...]: run the tests that each mutant in ci/mutants names, with that mutant switched on.
 
-IMAGE has all mutants in it, see ci/mutant.  Writes OUT.count and prints the table.  Exit status 0: with the TLB model on every
-mutant is killed, i.e. a test fails or the guest dies, and with none switched on every test passes.
+IMAGE has all mutants in it, see ci/mutant.  The tests run once with each seed from 1 to SEEDS, of what is random in them; the TLB model
+draws nothing as long as it's unbounded.  Writes OUT.count and prints the table.  Exit status 0: with the TLB model on every
+mutant is killed with each seed, i.e. a test fails or the guest dies, and with none switched on every test passes.
 """
+import collections
 import csv
 import glob
 import hashlib
@@ -19,6 +21,8 @@ import matrix
 TOP = matrix.TOP
 CACHE = os.environ["CACHE"]
 LIMIT = 90
+# The tests' programs, their kernel and QEMU are in the image, what else decides about a verdict is here.
+SOURCES = ("mutants.py", "matrix.py", "guest.py", "clock.py", "tap.py")
 
 
 def mutants():
@@ -38,8 +42,8 @@ def mutants():
     return found
 
 
-def rows(name, patterns):
-    """The list's lines for these tests in L0, with the mutant switched on."""
+def rows(name, patterns, seeds):
+    """The list's lines for these tests in L0, with the mutant switched on, one for each seed."""
     pcpus_of = {}
     with open(os.path.join(TOP, "ci/selftests.list"), encoding="utf-8") as f:
         listed = [l.split() for l in f if l.strip() and not l.startswith("#")]
@@ -53,22 +57,69 @@ def rows(name, patterns):
         for _, words in mine:
             pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
     # Most of them take seconds, and what a mutant makes hang need not hang for long.
-    return [" ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, *w[4:]]) for w, pcpus in pcpus_of.items()]
+    return [" ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:]])
+            for seed in range(1, seeds + 1) for w, pcpus in pcpus_of.items()]
+
+
+def shown(result):
+    """A row that failed, and its cases, or why if it has none."""
+    row = re.sub(r" (kvm\.mutant=|seed:)\S+", "", result["test"])
+    # The name of the program says it already.
+    cases = [c.partition(".")[2] for c in result["cases"].split(", ") if c]
+    for why in ("hangs", "the guest died"):
+        if cases and why + ":" in result["note"]:
+            cases[-1] += f" ({why})"
+    # Of a program without cases the place will do: its values differ from seed to seed.
+    place = re.search(r"(\S+\.[ch]:\d+): ", result["note"])
+    why = place[1] if place else result["note"]
+    return [(row, c) for c in cases] or [(row, why if len(why) < 80 else why[:77] + "...")]
+
+
+class Verdicts:
+    """Of one mutant, or none: its tests' seconds, what failed, and with which seeds."""
+
+    def __init__(self):
+        self.seconds, self.failed, self.slow = 0.0, collections.defaultdict(set), {}
+
+    def add(self, result):
+        self.seconds += float(result["seconds"])
+        seed = re.search(r" seed:(\d+)", result["test"])[1]
+        # Killed is what a test or a death says, not a guest that did not come up.
+        none = "kvm.mutant=none" in result["test"]
+        if result["outcome"] == "fail" and (none or not result["note"].startswith("not run: ")):
+            for what in shown(result):
+                self.failed[what].add(seed)
+        elif result["outcome"] == "slow" and none:
+            self.slow[shown(result)[0][0]] = result["note"]
+
+    def killed(self):
+        """With how many seeds."""
+        return len(set().union(*self.failed.values()))
+
+    def by(self, seeds):
+        rows_of = {}
+        for (row, what), with_seeds in self.failed.items():
+            rows_of.setdefault(row, []).append(what + (f" ({len(with_seeds)} of {seeds})" if len(with_seeds) < seeds else ""))
+        return "; ".join(f"{row}: {', '.join(whats)}" for row, whats in sorted(rows_of.items()))
 
 
 def run(image, out, model, lines):
-    """Name of the mutant -> {test that failed: note}, and -> its tests' seconds; the rows whose verdicts aren't kept are run."""
-    # What a verdict depends on besides the row: whose name says what is in it, and who runs it.
-    rig = [os.path.basename(image), os.path.basename(matrix.say_where("qemu/build")), model]
-    for f in ("matrix.py", "guest.py", "mutants.py"):
-        with open(os.path.join(TOP, "ci", f), encoding="utf-8") as source:
+    """Name of the mutant -> Verdicts; the rows whose verdicts aren't kept are run."""
+    rig = [model]
+    for path in [os.path.join(image, "contents")] + [os.path.join(TOP, "ci", f) for f in SOURCES]:
+        with open(path, encoding="utf-8") as source:
             rig.append(source.read())
+    # CI keeps no verdicts, but for those of the same run.
+    since = float(os.environ.get("KVM_TLB_SINCE") or time.time()) if os.environ.get("CI") == "true" else 0
 
     def kept(line):
         key = "\n".join([line] + rig)
         return os.path.join(CACHE, "mutants", hashlib.sha256(key.encode()).hexdigest()[:32])
 
-    todo = [l for l in lines if not os.path.exists(kept(l))]
+    def is_kept(line):
+        return os.path.exists(kept(line)) and os.path.getmtime(kept(line)) >= since
+
+    todo = [l for l in lines if not is_kept(l)]
     rows_of = {}
     if todo:
         os.makedirs(out, exist_ok=True)
@@ -77,13 +128,13 @@ def run(image, out, model, lines):
         start = time.monotonic()
         print(f"mutants: {len(todo)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
         with open(out + ".log", "w", encoding="utf-8") as log:
-            subprocess.run([sys.executable, os.path.join(TOP, "ci/matrix.py"), "--levels", "0", "--model", model, "--list", out + ".list",
+            subprocess.run([sys.executable, os.path.join(TOP, "ci/matrix.py"), "--levels", "0", "--model", model, "--patience", "1", "--list", out + ".list",
                             "-", image, out], stdout=log, stderr=log, check=False)
         if not os.path.exists(out + "/selftests.tsv"):
             matrix.die(f"mutants: the tests did not run, see {out}.log")
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
         with open(out + "/selftests.tsv", encoding="utf-8") as f:
-            results = [{k: r[k] for k in ("test", "outcome", "seconds", "note")} for r in csv.DictReader(f, delimiter="\t")]
+            results = [{k: r[k] for k in ("test", "outcome", "seconds", "cases", "note")} for r in csv.DictReader(f, delimiter="\t")]
         os.remove(out + "/selftests.tsv")
         os.makedirs(os.path.join(CACHE, "mutants"), exist_ok=True)
         for line, test in zip(todo, matrix.read_list(out + ".list")):
@@ -93,23 +144,18 @@ def run(image, out, model, lines):
                 with open(kept(line) + ".new", "w", encoding="utf-8") as f:
                     json.dump(rows_of[line], f)
                 os.replace(kept(line) + ".new", kept(line))
-    failed, seconds = {}, {}
+    verdicts = collections.defaultdict(Verdicts)
     for line in lines:
         if line not in rows_of:
             with open(kept(line), encoding="utf-8") as f:
                 rows_of[line] = json.load(f)
         for r in rows_of[line]:
-            name = re.search(r"kvm\.mutant=(\S+)", r["test"])[1]
-            failed.setdefault(name, {})
-            seconds[name] = seconds.get(name, 0) + float(r["seconds"])
-            # Killed is what a test or a death says, not a guest that did not come up.
-            if r["outcome"] == "fail" and (name == "none" or not r["note"].startswith("not run: ")):
-                failed[name].setdefault(re.sub(r" kvm\.mutant=\S+", "", r["test"]), r["note"])
-    return failed, seconds
+            verdicts[re.search(r"kvm\.mutant=(\S+)", r["test"])[1]].add(r)
+    return verdicts
 
 
 def main():
-    image, out, models, names = sys.argv[1], sys.argv[2], sys.argv[3].split(","), sys.argv[4:]
+    image, out, models, seeds, names = sys.argv[1], sys.argv[2], sys.argv[3].split(","), int(sys.argv[4]), sys.argv[5:]
     known = mutants()
     for n in names:
         if n not in known:
@@ -117,31 +163,35 @@ def main():
     names = names or list(known)
     if image == "-":
         return 0
-    lines = [l for n in names for l in rows(n, known[n])]
-    lines += rows("none", sorted({p for n in names for p in known[n]}))
-    results, seconds = {}, {}
+    lines = [l for n in names for l in rows(n, known[n], seeds)]
+    lines += rows("none", sorted({p for n in names for p in known[n]}), seeds)
+    results = {m: run(image, f"{out}/{m}", m, lines) for m in models}
+
+    def verdict(model, name):
+        survived = seeds - results[model][name].killed()
+        if not survived:
+            return "killed"
+        return ("SURVIVED" if model == "on" else "survived") + (f" {survived} of {seeds}" if seeds > 1 else "")
+
+    width, wide = max(len(n) for n in names), max(len(verdict(m, n)) for m in models for n in names)
+    print(f"{'mutant':{width}}  " + "".join(f"{'model' if m == 'on' else 'stock':{wide}}  " for m in models) + "  time  killed by")
+    for n in names:
+        print(f"{n:{width}}  " + "".join(f"{verdict(m, n):{wide}}  " for m in models) + f"{results['on'][n].seconds:4.0f} s  {results['on'][n].by(seeds)}")
+    sound, slow = 0, 0
     for m in models:
-        results[m], seconds[m] = run(image, f"{out}/{m}", m, lines)
-    width = max(len(n) for n in names)
-    print(f"{'mutant':{width}}  " + "".join(f"{'model' if m == 'on' else 'stock':9}" for m in models) + "  time  killed by")
-    killed = 0
-    for n in names:
-        by = results["on"].get(n, {})
-        killed += bool(by)
-        print(f"{n:{width}}  " + "".join(f"{'killed' if results[m].get(n) else 'SURVIVED' if m == 'on' else 'survived':9}"
-                                         for m in models) + f"{seconds['on'].get(n, 0):4.0f} s  " + ", ".join(sorted(by)))
-    sound = {m: results[m].get("none", {}) for m in models}
-    for m, by in sound.items():
-        for test, note in sorted(by.items()):
-            print(f"FAIL: with no mutant switched on, model {m}: {test}: {note}")
-    bad = len(names) - killed + sum(len(by) for by in sound.values())
+        none = results[m]["none"]
+        for (row, what), _ in sorted(none.failed.items()):
+            print(f"FAIL: with no mutant switched on, model {m}: {row}: {what}")
+        for row, note in sorted(none.slow.items()):
+            print(f"TOO SLOW: with no mutant switched on, model {m}: {row}: {note}")
+        sound, slow = sound + len({row for row, _ in none.failed}), slow + len(none.slow)
+    survivors = [n for n in names if results["on"][n].killed() < seeds]
+    for n in survivors:
+        print(f"FAIL: {n}: no test noticed" + (f" with {seeds - results['on'][n].killed()} of {seeds} seeds" if seeds > 1 else ""))
     with open(out + ".count", "w", encoding="utf-8") as f:
-        f.write(f"{killed} {bad} 0\n")
-    for n in names:
-        if not results["on"].get(n):
-            print(f"FAIL: {n}: no test noticed")
-    print(f"mutants: {killed} killed, {len(names) - killed} survived")
-    return 1 if bad else 0
+        f.write(f"{len(names) - len(survivors)} {len(survivors) + sound} 0 {slow}\n")
+    print(f"mutants: {len(names) - len(survivors)} killed, {len(survivors)} survived")
+    return 1 if survivors or sound or slow else 0
 
 
 if __name__ == "__main__":

@@ -22,10 +22,19 @@ def say(text):
 
 
 def last_lines(path, n):
+    """The lines of a log that say what failed: those of tests that did, with the indented ones below them, or the n around an error, or the last n."""
     with open(path, "rb") as f:
         f.seek(0, os.SEEK_END)
-        f.seek(max(0, f.tell() - 16384))
+        f.seek(max(0, f.tell() - (1 << 20)))
         lines = [l for l in f.read().decode(errors="replace").splitlines() if l.strip()]
+    tests, on = [], False
+    for l in lines:
+        on = bool(re.match("(FAIL|TOO SLOW|not ok)\\b", l)) or on and l.startswith("    ")
+        if on:
+            tests.append(l)
+    if tests:
+        return tests[:3 * n]
+    lines = lines[-200:]
     # A parallel make goes on for a while after the error: show the error if it can be told.
     errors = [i for i, l in enumerate(lines) if re.search(r"\berror\b|Error \d|FAILED|fatal:", l)]
     if errors and errors[0] < len(lines) - n:
@@ -121,7 +130,7 @@ def main():
         os.write(told_guard, b"x")
         say(f"{label}: done in {took:.0f} s")
         return 0
-    say(f"{label}: FAILED after {took:.0f} s (status {status}), end of {log}:")
+    say(f"{label}: FAILED after {took:.0f} s (status {status}), from {log}:")
     if not verbose:
         for line in last_lines(log, 20):
             say("    " + line)

@@ -4,7 +4,8 @@
 
 L1 a has one L2, L1 b two.  L0 and the L1s take pages from their guests all the time: ci/rootfs/stress-move.c; the L2s map, unmap
 and verify: ci/rootfs/stress-memory.c.  One machine with one pCPU and one with two, at the same time, for SECONDS after the last L2
-has begun.  With two, a is pinned to the second pCPU, and b is driven from one to the other.  The machines' clocks count
+has begun.  With two, a is pinned to the second pCPU, and b is driven from one to the other.  SECONDS are those of
+ci/clock.py, so that a machine that does other things as well stresses as much, in more time.  The machines' clocks count
 instructions: in host time, three levels of timer ticks would be all that gets done.  Status 0: no L2 read a wrong word, no
 kernel complained, pages moved in each L0 and L1, and the TLB model's oracle found nothing.  --mutant: one of ci/mutants for L0 to be,
 IMAGE is the one that ci/image mutants rig prints.
@@ -24,7 +25,7 @@ from guest import BUILD, TOP, Guest, GuestError, below, die, end_on_signals, say
 MEMORY = {1: 704, 2: 208}
 DISKS = (1024, 512, 512)
 WORKERS = 3
-# Seconds until all L2s have begun, and until all is over once they are told to end.  The machines are shared and noisy.
+# Seconds, as ci/clock.py counts them, until all L2s have begun, and until all is over once they are told to end.
 BOOT = 1200
 LATE = 300
 COUNTERS = ("vmrun", "fill", "ctl_asid", "ctl_all", "window", "audit", "audit_rights")
@@ -107,7 +108,6 @@ class Machine(threading.Thread):
     def once(self, log):
         """Whether it came up; what is wrong with it goes to self.bad."""
         self.begun, self.last, self.told, self.late = {}, {}, None, None
-        self.start = time.monotonic()
         self.guest = Guest(self.image, 0, self.pcpus, command(self.pcpus, self.seed, self.mutant), qemu=self.qemu, model="strict", icount=True,
                            disks=DISKS, ports=len(GUESTS), stdin=subprocess.PIPE)
         over = threading.Event()
@@ -140,10 +140,10 @@ class Machine(threading.Thread):
 
     def line(self, line, log):
         """A line of L0's output: b 2 WHAT is what L2 number 2 in b wrote."""
-        log.write(f"{time.monotonic() - self.start:7.1f} {line}\n")
+        log.write(f"{self.guest.clock.now():7.1f} {line}\n")
         m = re.match(rf"({'|'.join(NAMES)}) (begun|at|done): (.*)", line)
         if m and m[2] == "begun":
-            self.begun[m[1]] = time.monotonic()
+            self.begun[m[1]] = self.guest.clock.now()
         elif m:
             self.last[m[1]] = re.sub(r".* (\d+ pages) checked.*", r"\1", m[3])
         if "FAIL: " in line or "MISMATCH" in line:
@@ -155,13 +155,13 @@ class Machine(threading.Thread):
     def watch(self, over):
         """Tell the L2s to end when it's time, and end the machine if it does not."""
         while not over.wait(1):
-            now = time.monotonic()
+            now = self.guest.clock.now()
             if len(self.begun) == len(NAMES) and not self.told and now > max(self.begun.values()) + self.seconds:
                 self.told = now
                 self.guest.qemu.stdin.write(b"end\n")
                 self.guest.qemu.stdin.flush()
-            if now > (self.told + LATE if self.told else self.start + BOOT if len(self.begun) < len(NAMES) else now):
-                self.late = f"{now - self.start:.0f}"
+            if now > (self.told + LATE if self.told else BOOT if len(self.begun) < len(NAMES) else now):
+                self.late = f"{now:.0f}"
                 # SIGTERM, so that QEMU still writes the model's counters.
                 self.guest.qemu.terminate()
                 if over.wait(10):

@@ -8,6 +8,7 @@ scripts/build.  One line per test, the counts in build/results/verbs.count, stat
 """
 import collections
 import contextlib
+import csv
 import ctypes
 import email
 import email.policy
@@ -27,12 +28,17 @@ import threading
 import time
 import unittest
 import uuid
+from unittest import mock
 
 sys.dont_write_bytecode = True
 TOP = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(TOP, "ci"))
 import bench    # pylint: disable=wrong-import-position
 import matrix   # pylint: disable=wrong-import-position
+os.environ.setdefault("CACHE", "")
+import mutants  # pylint: disable=wrong-import-position
+import tap      # pylint: disable=wrong-import-position
+from clock import Clock     # pylint: disable=wrong-import-position
 
 VERBS = sorted(v for v in os.listdir(os.path.join(TOP, "scripts")) if v != "lib.sh")
 BRANCH = "kvm-tlb-tags"
@@ -41,6 +47,8 @@ NEUTRAL = "KVM TLB tags series <kvm-tlb-tags@localhost>"
 MARK = "KVM_TLB_TEST_RUN=" + uuid.uuid4().hex
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
+# All limits here are for what hangs, in seconds that a busy machine makes longer.
+CLOCK = Clock()
 
 Done = collections.namedtuple("Done", "status out err")
 
@@ -92,7 +100,14 @@ def started(args, env, cwd=None):
 
 
 def finish(p, timeout=120):
-    out, err = p.communicate(timeout=timeout)
+    end = CLOCK.now() + timeout
+    while True:
+        try:
+            out, err = p.communicate(timeout=1)
+            break
+        except subprocess.TimeoutExpired:
+            if CLOCK.now() > end:
+                raise
     return Done(p.returncode, out.decode(errors="replace"), err.decode(errors="replace"))
 
 
@@ -128,9 +143,9 @@ def end_ours():
 
 
 def wait_until(condition, seconds):
-    end = time.monotonic() + seconds
+    end = CLOCK.now() + seconds
     while not condition():
-        if time.monotonic() > end:
+        if CLOCK.now() > end:
             return False
         time.sleep(0.02)
     return True
@@ -790,6 +805,75 @@ class Mutants(VerbTest):
         write(self.path("ci/mutants/idle.patch"), "Rule: none\nTests: state_test\n\n")
         self.assert_refuses(self.verb("mutants"), "mutants", "ci/mutants/idle.patch", 'MUTANT("idle")')
 
+    def test_seeds(self):
+        for bad in ("0", "-1", "many", ""):
+            self.assert_refuses(self.verb("mutants", "--seeds", bad), "mutants", "--seeds is a number from 1")
+        self.assert_refuses(self.verb("mutants", "--seeds"), "mutants", "--seeds needs a value")
+
+    def tried(self, seeds, outcomes, *names, models="on", **env):
+        """What is made of machines in which a row ends like the first of outcomes that is part of its line, or else passes; and the rows run."""
+        image, out = os.path.join(self.dir, "image"), os.path.join(self.dir, "results", "mutants")
+        write(os.path.join(image, "contents"), "what is in it\n")
+        os.makedirs(out, exist_ok=True)
+        ran = []
+
+        def run_rows(args, **_):
+            rows, out = args[args.index("--list") + 1], args[-1]
+            with open(rows, encoding="utf-8") as f:
+                ran.extend(f.read().splitlines())
+            os.makedirs(out, exist_ok=True)
+            with open(os.path.join(out, "selftests.tsv"), "w", encoding="utf-8") as f:
+                f.write("test\toutcome\tseconds\tcases\tnote\n")
+                for line, t in zip(ran[-len(matrix.read_list(rows)):], matrix.read_list(rows)):
+                    end = next((o for part, o in outcomes.items() if part in line), ("pass", "", ""))
+                    f.write("\t".join((t.name, end[0], "1.0", *end[1:])) + "\n")
+        printed = io.StringIO()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.object(mutants.subprocess, "run", run_rows))
+            stack.enter_context(mock.patch.object(mutants, "CACHE", os.path.join(self.dir, "kept")))
+            stack.enter_context(mock.patch.dict(os.environ, {"CI": "", "KVM_TLB_SINCE": "", **env}))
+            stack.enter_context(mock.patch.object(sys, "argv", ["mutants.py", image, out, models, str(seeds), *names]))
+            stack.enter_context(contextlib.redirect_stdout(printed))
+            status = mutants.main()
+        return status, printed.getvalue(), ran, read(out + ".count").split()
+
+    NAME = "no-flush-asid"
+    KILLED = ("fail", "suite.one, suite.npt.two", "suite.one: why")
+
+    def test_killed_with_each_seed(self):
+        status, text, ran, counts = self.tried(3, {self.NAME + " seed": self.KILLED}, self.NAME)
+        self.assertEqual((status, counts), (0, ["1", "0", "0", "0"]))
+        self.assertRegex(text, rf"(?m)^{self.NAME}  killed .* one, npt\.two$")
+        self.assertEqual({w for l in ran for w in l.split() if w.startswith("seed:")}, {"seed:1", "seed:2", "seed:3"})
+
+    def test_survives_one_seed(self):
+        status, text, _, counts = self.tried(3, {self.NAME + " seed:2": ("pass", "", ""), self.NAME + " seed": self.KILLED}, self.NAME)
+        self.assertEqual((status, counts), (1, ["0", "1", "0", "0"]))
+        self.assertRegex(text, rf"(?m)^{self.NAME}  SURVIVED 1 of 3 .* one \(2 of 3\), npt\.two \(2 of 3\)$")
+        self.assertIn(f"FAIL: {self.NAME}: no test noticed with 1 of 3 seeds\n", text)
+
+    def test_fails_or_is_too_slow_without_a_mutant(self):
+        status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("fail", "suite.x", "suite.x: why")}, self.NAME)
+        self.assertEqual((status, counts[0]), (1, "1"))
+        self.assertRegex(text, r"(?m)^FAIL: with no mutant switched on, model on: \S+.*: x$")
+        status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("slow", "", "it took 9 s")}, self.NAME, CI="true")
+        self.assertEqual((status, counts[1], counts[3] > "0"), (1, "0", True))
+        self.assertRegex(text, r"(?m)^TOO SLOW: with no mutant switched on, model on: \S+.*: it took 9 s$")
+
+    def test_verdicts_are_kept_but_not_for_ci(self):
+        first = self.tried(1, {self.NAME + " seed": self.KILLED}, self.NAME)
+        self.assertEqual(self.tried(1, {}, self.NAME)[::2], (0, []))
+        # With one more seed, only that one is run.
+        self.assertEqual({w for l in self.tried(2, {self.NAME + " seed": self.KILLED}, self.NAME)[2] for w in l.split() if "seed:" in w}, {"seed:2"})
+        self.assertEqual(self.tried(1, {}, self.NAME, CI="true")[::2], (1, first[2]))
+        # What the same run of scripts/test found out, CI may use.
+        self.assertEqual(self.tried(1, {}, self.NAME, CI="true", KVM_TLB_SINCE=str(time.time() - 600))[2], [])
+
+    def test_verdicts_depend_on_the_image(self):
+        first = self.tried(1, {self.NAME + " seed": self.KILLED}, self.NAME)
+        with mock.patch.object(mutants, "SOURCES", mutants.SOURCES[:-1]):
+            self.assertEqual(self.tried(1, {}, self.NAME)[2], first[2])
+
 
 class Bench(VerbTest):
     """What scripts/bench makes of the figures, which no machine measures here."""
@@ -917,6 +1001,13 @@ class Test(VerbTest):
         _, _, end = done.out.partition("== done")
         self.assertEqual(end.splitlines()[1:], ["failed in run:", "FAIL: one", "    its reason", "failed in bench:", "cannot",
                                                 "failed in check:", "a: FAILED after 3 s", "15 passed, 3 failed, 0 skipped"])
+
+    def test_too_slow(self):
+        done = self.parts(run=f"echo 'TOO SLOW: one: why'; echo 7 0 1 2 >{self.path('build/results/run.count')}; exit 1")
+        self.assertEqual(done.status, 1)
+        end = done.out.partition("== done")[2].splitlines()[1:]
+        self.assertEqual(end[:2] + end[3:], ["failed in run:", "TOO SLOW: one: why", "17 passed, 0 failed, 1 skipped, 2 too slow"])
+        self.assertIn("neither passed nor failed", end[2])
 
     def test_ctrl_c_ends_all_of_it(self):
         write(self.path("scripts/run"), "#!/bin/sh\nsleep 1000\n")
@@ -1622,6 +1713,14 @@ class Matrix(VerbTest):
     def test_malformed_known_failure(self):
         self.assert_refuses(self.refused(known_failures="state_test fails\n"), "run", "ci/known-failures:1:")
 
+    def test_seeds(self):
+        write(self.path("ci/selftests.list"), "x86/a 0 2 60 seed:7 npt=0 -- -v\n")
+        test, = matrix.read_list(self.path("ci/selftests.list"))
+        self.assertEqual((test.command, test.params, test.name), ("env RIG_SEED=7 ./x86/a -v", "npt=0", "a seed:7 npt=0 -v"))
+        for bad in ("x86/a 0 2 60 seed:", "x86/a 0 2 60 seed:many", "x86/a 0 2 60 seed:1 seed:2"):
+            with self.subTest(bad):
+                self.assert_refuses(self.refused(list=bad + "\n"), "run", "ci/selftests.list:1:", "a seed is a number", bad)
+
     def test_pattern_that_matches_nothing(self):
         self.assert_refuses(self.refused("nosuch*"), "run", "ci/selftests.list", "nosuch*")
         self.assert_refuses(self.refused("state_test", "nosuch*"), "run", "ci/selftests.list", "nosuch*")
@@ -1637,9 +1736,9 @@ class Matrix(VerbTest):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             status = matrix.report(tests, {k: k for k in images}, results, known or {}, 1.0)
-        counts = read(self.dir + ".count").split()
-        self.assertEqual(sum(map(int, counts)), len(results))
-        self.assertEqual(int(counts[1]) > 0, status != 0)
+        counts = [int(n) for n in read(self.dir + ".count").split()]
+        self.assertEqual(sum(counts), len(results))
+        self.assertEqual(counts[1] + counts[3] > 0, status != 0)
         return status, out.getvalue()
 
     LISTED = {(0, "state_test"): "why"}
@@ -1695,6 +1794,34 @@ class Matrix(VerbTest):
         self.assertEqual(status, 0)
         self.assertIn("state_test (L0): a reason", text)
 
+    def test_too_slow(self):
+        for base, series in (("pass", "slow"), ("slow", "pass"), ("fail", "slow")):
+            status, text = self.verdict(base, series, self.LISTED)
+            self.assertEqual(status, 1)
+            self.assertRegex(text, r"(?m)^TOO SLOW: (base|series) L0 2 pCPU state_test: a reason: raise the limit in its list, or find what made it slower$")
+            self.assertNotIn("FAIL: ", text)
+
+    def test_passes_after_its_limit(self):
+        results = {}
+        test = matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")
+        machine = matrix.Machine(None, results, {}, "series", None, 0, 2, "", [test], None, "off")
+        for seconds, outcome in ((59.0, "pass"), (61.0, "slow")):
+            machine.done(test, "pass", seconds, "")
+            self.assertEqual(results[machine.key(test)].outcome, outcome)
+        machine.done(test, "fail", 61.0, "why")
+        self.assertEqual(results[machine.key(test)].outcome, "fail")
+
+    def test_says_which_cases_failed(self):
+        cases = [("suite.one", ["a.c:1: x == y", "2 != 3"]), ("suite.two", ["it did not end"])]
+        key = matrix.Key("series", 0, 2, "state_test")
+        matrix.OUT = self.dir
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            matrix.report([matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")], {"series": ""},
+                          {key: matrix.Result("fail", 1.0, tap.one_line(cases), None, cases)}, {}, 1.0)
+        self.assertIn("FAIL: series L0 2 pCPU state_test: suite.one: a.c:1: x == y: 2 != 3 (and suite.two) (not in ci/known-failures)\n"
+                      "    suite.one:\n    a.c:1: x == y\n    2 != 3\n    suite.two:\n    it did not end\n", out.getvalue())
+
     def run_again(self, kernel, *outcomes, known=None):
         """What stands for one test whose runs end so, and how often it ran."""
         tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
@@ -1735,6 +1862,73 @@ class Matrix(VerbTest):
     def test_series_alone(self):
         self.assertEqual(self.verdict(None, "fail", images=("series",))[0], 1)
         self.assertEqual(self.verdict(None, "fail", self.LISTED, images=("series",))[0], 0)
+
+
+class Tap(VerbTest):
+    """ci/tap.py: what failed, from what a program prints."""
+
+    HARNESS = """Random seed: 0x12
+TAP version 13
+1..4
+# Starting 4 tests from 1 test cases.
+#  RUN           suite.good ...
+#            OK  suite.good
+ok 1 suite.good
+#  RUN           suite.guest ...
+==== Test Assertion Failure ====
+  x86/a_test.c:33: value == want
+  pid=71 tid=71 errno=4 - Interrupted system call
+     1	0x0000000000401b2c: ?? ??:0
+  0x5 != 0x6 (value != want)
+# guest: Test failed
+#          FAIL  suite.guest
+not ok 2 suite.guest
+#  RUN           suite.other ...
+# a_test.c:40:other:Expected 1 (1) == x (2)
+# other: Test terminated by assertion
+#          FAIL  suite.other
+not ok 3 suite.other
+#  RUN           suite.hangs ...
+"""
+
+    def test_cases_of_the_harness(self):
+        got = tap.failed_cases(self.HARNESS.splitlines())
+        self.assertEqual(got, [("suite.guest", ["x86/a_test.c:33: value == want", "0x5 != 0x6 (value != want)"]),
+                               ("suite.other", ["# a_test.c:40:other:Expected 1 (1) == x (2)"]), ("suite.hangs", ["it did not end"])])
+        self.assertEqual(tap.one_line(got), "suite.guest: x86/a_test.c:33: value == want: 0x5 != 0x6 (value != want) (and suite.other, suite.hangs)")
+
+    def test_program_without_cases(self):
+        text = "Testing guest mode: 1\nIter 0\n==== Test Assertion Failure ====\n  a.c:7: ret == 0\n  pid=1 tid=1 errno=0 - Success\n  it was 3\n"
+        self.assertEqual(tap.failed_cases(text.splitlines()), [("", ["a.c:7: ret == 0", "it was 3"])])
+        self.assertEqual(tap.failed_cases(["a", "", "b"]), [("", ["a", "b"])])
+        self.assertEqual(tap.one_line(tap.failed_cases([])), "")
+
+    def test_kunit(self):
+        text = """KTAP version 1
+1..2
+    KTAP version 1
+    # Subtest: asid
+    # module: kvm_asid_test
+    1..2
+    ok 1 good
+    # bad: EXPECTATION FAILED at asid_test.c:12
+    Expected a == 1, but
+        a == 2 (0x2)
+    not ok 2 bad
+# asid: pass:1 fail:1 skip:0 total:2
+not ok 1 asid
+"""
+        path = os.path.join(self.dir, "kunit.tap")
+        write(path, text)
+        done = run([self.path("ci/tap.py"), path])
+        self.assertEqual((done.status, done.out), (1, "FAIL: bad\n    bad: EXPECTATION FAILED at asid_test.c:12\n    Expected a == 1, but\n    a == 2 (0x2)\n"))
+        write(path, text.replace("not ok", "ok"))
+        self.assertEqual(run([self.path("ci/tap.py"), path]), Done(0, "", ""))
+
+    def test_step_shows_the_test_that_failed(self):
+        done = run([self.path("ci/step.py"), os.path.join(self.dir, "log"), "a step", "sh", "-c",
+                    "echo ok; echo 'FAIL: one'; echo '    why'; for i in $(seq 100); do echo error $i; done; exit 1"])
+        self.assertEqual(done.out.splitlines()[1:], ["    FAIL: one", "        why"])
 
 
 # --- machines
@@ -1814,7 +2008,7 @@ class Boot(VerbTest):
         took = time.monotonic() - begin
         self.assertEqual(done.status, 125, done)
         self.assertIn("L0: no end within 12 s", done.err)
-        self.assertTrue(12 <= took < 22, took)
+        self.assertGreaterEqual(took, 12)
         self.assertEqual(ours(), {}, "QEMU is left")
 
     def test_shell_that_never_returns(self):
@@ -1836,22 +2030,48 @@ class Boot(VerbTest):
             print(f"     L1 did not come up (try {attempt + 1})", flush=True)
         self.assertEqual((done.status, done.out), (7, "out  put\nerr\n"), done.err)
 
+    def matrix(self, rows, *options):
+        """ci/matrix.py with these rows in L0 of one pCPU: what became of each, by its name, and what it printed."""
+        write(self.path("ci/list"), "".join(f"../bin/{r}\n" for r in rows))
+        done = run([self.path("ci/matrix.py"), "--levels", "0", "--list", self.path("ci/list"), *options, "-", self.image, self.path("build/results/run")],
+                   {**self.env, "KVM_TLB_VERB": "run"}, timeout=300)
+        with open(self.path("build/results/run/selftests.tsv"), encoding="utf-8") as f:
+            return {r["test"]: r for r in csv.DictReader(f, delimiter="\t")}, done
+
     def test_limit_of_a_selftest(self):
-        tests = "a 2 - sleep 1000\nb 20 - true\nc 20 - /nowhere\n"
-        done = self.boot("--", "sh", "-c", f"cat >/tmp/l <<'END'\n{tests}END\nkselftest /tmp/l")
-        self.assertEqual(done.status, 0, done)
-        self.assertRegex(done.out, r"(?m)^not ok 1 - a # time=2\.\d no end after 2 s$")
-        self.assertRegex(done.out, r"(?m)^ok 2 - b # time=\d+\.\d$")
-        self.assertRegex(done.out, r"(?m)^not ok 3 - c # time=\d+\.\d status 127$")
-        self.assertIn("1..3\n", done.out)
+        got, done = self.matrix(["sleep 0 1 2 -- 1000", "true 0 1 20", "nowhere 0 1 20"])
+        self.assertEqual(done.status, 1)
+        self.assertEqual({k: r["outcome"] for k, r in got.items()}, {"sleep 1000": "fail", "true": "pass", "nowhere": "fail"})
+        self.assertRegex(got["sleep 1000"]["note"], r"^hangs: no end after \d+ s$")
+        self.assertIn("status 127", got["nowhere"]["note"])
+        self.assertRegex(done.out, r"(?m)^FAIL: series L0 1 pCPU sleep 1000: hangs: ")
+
+    def test_too_slow_is_not_failed(self):
+        got, done = self.matrix(["sleep 0 1 1 -- 25", "true 0 1 20"], "--patience", "100")
+        self.assertEqual((done.status, got["sleep 25"]["outcome"], got["true"]["outcome"]), (1, "slow", "pass"))
+        self.assertRegex(done.out, r"(?m)^sleep 25 +1 +too slow$")
+        self.assertRegex(done.out, r"(?m)^TOO SLOW: series L0 1 pCPU sleep 25: it passed, but took \d+ s, and its limit is 1 s: raise the limit")
+        self.assertNotIn("FAIL", done.out)
+        self.assertEqual(read(self.path("build/results/run.count")), "1 0 0 1\n")
+
+    def test_seed_of_a_selftest(self):
+        got, _ = self.matrix(["sh 0 1 20 seed:7 -- -c exit$((RIG_SEED==7))"])
+        self.assertIn("exit1", got["sh seed:7 -c exit$((RIG_SEED==7))"]["note"])
+
+    def test_case_in_which_the_guest_dies(self):
+        case = r'printf${IFS}"\043\040RUN\040s.one\040...\n"'
+        got, done = self.matrix([f"sh 0 1 20 -- -c {case};sleep${{IFS}}3;poweroff${{IFS}}-f"])
+        result, = got.values()
+        self.assertEqual((result["outcome"], result["cases"]), ("fail", "s.one"), done)
+        self.assertRegex(result["note"], "^s.one: the guest died: L0: it ended without an exit status")
 
     def test_what_a_killed_test_leaves_behind(self):
-        done = self.boot("--", "sh", "-c", "echo 'sleep 1000 </dev/kvm & sleep 1000' >/tmp/t; printf 'a 2 - sh /tmp/t\nb 5 npt=0 pidof sleep\n' >/tmp/l; kselftest /tmp/l")
-        self.assertRegex(done.out, r"(?m)^not ok 1 - a # time=2\.\d no end after 2 s$")
-        self.assertRegex(done.out, r"(?m)^not ok 2 - b # time=\d+\.\d status 1$")
+        # kvm_amd can't be reloaded as long as it lives.
+        got, _ = self.matrix(["sh 0 1 2 -- -c sleep${IFS}1000</dev/kvm&sleep${IFS}999", "pidof 0 1 20 npt=0 -- sleep"])
+        self.assertEqual([r["note"].partition(":")[0] for r in got.values()], ["hangs", "status 1"])
 
     def test_kvm_is_in_use(self):
-        done = self.boot("--", "sh", "-c", "sleep 1000 </dev/kvm & printf 'a 5 - true\nb 5 npt=0 true\n' >/tmp/l; kselftest /tmp/l")
+        done = self.boot("--", "sh", "-c", "sleep 1000 </dev/kvm & printf 'a - true\nb npt=0 true\n' >/tmp/l; kselftest /tmp/l")
         self.assertRegex(done.out, r"(?m)^ok 1 - a # time=")
         self.assertRegex(done.out, r"(?m)^not ok 2 - b # time=\d+\.\d kvm_amd is in use$")
 
