@@ -5,6 +5,9 @@
  * svm-tlb asids N COMMAND...: run COMMAND, and fail if its VMRUNs were not with exactly N different ASIDs, all processors taken
  * together.  Exit status 4, i.e. skipped, without the model.
  *
+ * svm-tlb flushes MIN MAX COMMAND...: run COMMAND, and fail if L0's processors flushed an ASID, or all of them, fewer than MIN or more
+ * than MAX times while it ran.  Exit status 4 without the model.
+ *
  * svm-tlb cputime FILE COMMAND...: run COMMAND, and write to FILE how many nanoseconds of CPU time it and its children took.  The
  * kernel accounts for these when it switches between threads, while idle time may be what a tick finds.
  *
@@ -185,14 +188,69 @@ static int count_asids(unsigned long expected, char **command)
 	return n != expected;
 }
 
+/* The counters, summed over all processors.  Returns how many of these have counters, negative if they can't be read. */
+static int read_counters(uint64_t *sum)
+{
+	uint64_t value;
+	char path[32];
+	int cpus, fd;
+
+	memset(sum, 0, NR * sizeof(*sum));
+	for (cpus = 0;; cpus++) {
+		snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpus);
+		fd = open(path, O_RDONLY);
+		if (fd < 0)
+			return cpus;
+		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 28)
+			return 0;
+		for (unsigned int i = 0; i < NR; i++) {
+			if (pread(fd, &value, 8, MSR_COUNTER + counters[i].number) != 8)
+				return -1;
+			sum[i] += value;
+		}
+		close(fd);
+	}
+}
+
+static uint64_t flushes(const uint64_t *sum)
+{
+	uint64_t flushes = 0;
+
+	for (unsigned int i = 0; i < NR; i++)
+		if (!strncmp(counters[i].name, "flush_", 6))
+			flushes += sum[i];
+	return flushes;
+}
+
+static int count_flushes(unsigned long min, unsigned long max, char **command)
+{
+	uint64_t before[NR], after[NR], n;
+	int status;
+
+	if (read_counters(before) <= 0) {
+		printf("SKIP: no counters of a TLB model\n");
+		return 4;
+	}
+	status = run(command);
+	if (status)
+		return status;
+	if (read_counters(after) <= 0)
+		return 1;
+	n = flushes(after) - flushes(before);
+	printf("%llu flushes, expected %lu to %lu\n", (unsigned long long)n, min, max);
+	return n < min || n > max;
+}
+
 int main(int argc, char **argv)
 {
-	uint64_t sum[NR] = { 0 }, value;
-	char path[32];
-	int cpus = 0;
+	uint64_t sum[NR];
+	int cpus;
 
 	if (argc > 3 && !strcmp(argv[1], "asids"))
 		return count_asids(strtoul(argv[2], NULL, 0), argv + 3);
+
+	if (argc > 4 && !strcmp(argv[1], "flushes"))
+		return count_flushes(strtoul(argv[2], NULL, 0), strtoul(argv[3], NULL, 0), argv + 4);
 
 	if (argc > 3 && !strcmp(argv[1], "cputime"))
 		return cputime(argv[2], argv + 3);
@@ -200,22 +258,9 @@ int main(int argc, char **argv)
 	if (argc > 3 && !strcmp(argv[1], "memory"))
 		return memory(argv[2], argv + 3);
 
-	for (;; cpus++) {
-		int fd;
-
-		snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpus);
-		fd = open(path, O_RDONLY);
-		if (fd < 0)
-			break;
-		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 28)
-			return 0;
-		for (unsigned int i = 0; i < NR; i++) {
-			if (pread(fd, &value, 8, MSR_COUNTER + counters[i].number) != 8)
-				return 1;
-			sum[i] += value;
-		}
-		close(fd);
-	}
+	cpus = read_counters(sum);
+	if (cpus < 0)
+		return 1;
 	for (unsigned int i = 0; cpus && i < NR; i++)
 		printf("%s=%llu%s", counters[i].name, (unsigned long long)sum[i], i + 1 < NR ? " " : "\n");
 	return 0;
