@@ -96,7 +96,7 @@ SCENARIOS = [
     Scenario("nested-move", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4 -v 2 -m", "4 L2s move between 2 vCPUs", STEADY,
              variants=("one-context", "lru-contexts")),
     # Nobody runs an L2 anymore, but KVM may still keep track of all their VMCBs.
-    Scenario("nested-discard", 64, "", "svm_nested_tlb_perf_test -w 0 -l 8 -v 8 -d", "8 vCPUs ran 8 L2s each, userspace discards a page",
+    Scenario("nested-discard", 64, "", "svm_nested_tlb_perf_test -w 0 -l 8 -v 4 -d", "4 vCPUs ran 8 L2s each, userspace discards a page",
              STEADY, variants=("caches-do-not-expire",)),
     # What contexts are for: L1 intercepts MSRs, and doesn't change its VMCBs, as far as clean bits tell.
     Scenario("nested-clean", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k", "L2, MSR bitmap, clean VMCB", STEADY, 0.9),
