@@ -111,9 +111,9 @@ SCENARIOS = [
     Scenario("nested-invlpg", 64, "", "svm_nested_tlb_perf_test -w 16 -i", "L2 maps 16 pages anew and uses INVLPG",
              {"flush_asid": 0, "flush_all": 0, "walks": 16}, True),
     # AVIC is inhibited while L2 runs, i.e. is switched on each time that the vCPU is back in L1.  The emulated CPU ignores that it is on.
-    Scenario("nested-avic", 64, "avic=1 force_avic=1", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, AVIC", STEADY, True, more=True),
+    Scenario("nested-avic", 64, "avic=1 force_avic=1", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, AVIC", STEADY, True),
     # What the base does, for L1s that don't flush when they have to.
-    Scenario("nested-age-0", 64, "nested_tlb_max_age=0", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, nested_tlb_max_age=0", more=True),
+    Scenario("nested-age-0", 64, "nested_tlb_max_age=0", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, nested_tlb_max_age=0"),
     # With 1 ms, L2 is flushed and synced on each tick, every 4 ms.  The default of 100 ms costs a 25th of what this shows.
     Scenario("nested-age-1", 64, "nested_tlb_max_age=1", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, nested_tlb_max_age=1", slow=True),
     # Entries as a Zen core has them, 4K pages, LRU.
