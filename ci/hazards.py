@@ -85,16 +85,20 @@ def scenarios():
 
 
 def mutants():
-    """Name -> path and the hazards that the mutant says it is for.  The first patch is the switch."""
+    """Name -> path, the hazards that the mutant says it is for, the programs that have to notice it.  The first patch is the switch."""
     found = {}
     for path in paths("ci/mutants/*.patch")[1:]:
-        m = re.search(r"^Hazard: *(.*)$", read(path).partition("\ndiff ")[0], re.M)
+        header = read(path).partition("\ndiff ")[0]
+        m = re.search(r"^Hazard: *(.*)$", header, re.M)
         name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
         ids = [i.strip() for i in m[1].split(",")] if m else []
         if not ids or not all(re.fullmatch(r"[HC][1-9]\d*", i) for i in ids):
             mistake(path, f"does not say which hazard it is for: add a line Hazard: H1, with an identifier of {PAGE}, or several and commas")
             ids = [i for i in ids if re.fullmatch(r"[HC][1-9]\d*", i)]
-        found[name] = (path, ids)
+        tests = re.search(r"^Tests: *(.*)$", header, re.M)
+        # Such as svm_asid_tes[t]@1 or svm_nested_tlb_test*npt=0*@1, which are patterns.
+        programs_of = {re.split(r"[*?@]", t.replace("[", "").replace("]", ""))[0] for t in (tests[1].split() if tests else ())}
+        found[name] = (path, ids, programs_of)
     return found
 
 
@@ -176,8 +180,11 @@ def main():
                 mistake(where, f"there is no mutant {name} in ci/mutants: correct its name")
             elif ident not in broken[name][1]:
                 mistake(where, f"names the mutant {name}, which does not name {ident}: add {ident} to Hazard: in {broken[name][0]}")
-    for name, (path, ids) in broken.items():
+    for name, (path, ids, programs_of) in broken.items():
         for ident in ids:
+            tests = {n.partition(":")[0] for n in names(entries[ident][1].get("Tests", ""))} if ident in entries else programs_of
+            for missing in sorted(programs_of - tests):
+                mistake(path, f"has to be noticed by {missing}, which is no test of {ident}: add it there, or correct Tests: or Hazard:")
             if ident not in entries:
                 mistake(path, f"is for {ident}, which {PAGE} does not have: correct it, or describe {ident} there")
             elif name not in names(entries[ident][1].get("Mutants", "")):

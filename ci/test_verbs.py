@@ -332,8 +332,15 @@ The guest sees what it must not see.
 Nothing happens.
 - Rule: none.
 - No patch: nothing to do.
-- No test: nothing to see.
+- Tests: `state_test`
 - Mutants: `both`
+
+### C2: nobody can do anything
+Nothing happens, either.
+- Rule: nothing.
+- No patch: nothing to do.
+- No test: nothing to see.
+- No mutant: nothing to break.
 """
 # The lines of patches that add a selftest and a KUnit test, as far as ci/hazards.py looks at them.
 CASES = {
@@ -868,7 +875,7 @@ class Hazards(VerbTest):
         self.assert_refuses(self.hazards(), "hazards", *fragments, status=1)
 
     def test_good_page(self):
-        self.assert_ok(self.hazards(), "2 hazards, 2 mutants")
+        self.assert_ok(self.hazards(), "3 hazards, 2 mutants")
 
     def test_of_the_project(self):
         self.assert_ok(run([sys.executable, os.path.join(TOP, "ci/hazards.py")], self.env))
@@ -893,6 +900,10 @@ class Hazards(VerbTest):
     def test_mutant_that_does_not_name_its_hazard(self):
         self.edited("Hazard: H1, C1", "Hazard: H1", "C1", "add C1", "020-both.patch", path="ci/mutants/020-both.patch")
 
+    def test_mutant_that_another_test_has_to_notice(self):
+        self.edited("Tests: state_test", "Tests: state_tes[t]@1 smm_test*npt=0*@1", "010-first.patch", "smm_test", "no test of H1",
+                    path="ci/mutants/010-first.patch")
+
     def test_malformed_identifier(self):
         self.edited("Hazard: H1, C1", "Hazard: H1, C1, none", "020-both.patch", "Hazard: H1", path="ci/mutants/020-both.patch")
 
@@ -900,7 +911,7 @@ class Hazards(VerbTest):
         self.edited("the first number", "the zeroth number", "H1", "KVM: SVM: Name the zeroth number")
 
     def test_test_that_is_not_there(self):
-        self.edited("`state_test`", "`no_test`", "H1", "no test no_test")
+        self.edited("- No test: nothing to see.", "- Tests: `no_test`", "C2", "no test no_test")
 
     def test_case_that_is_not_there(self):
         self.edited("other_case", "no_case", "H1", "no case no_case of small_test")
@@ -914,15 +925,17 @@ class Hazards(VerbTest):
         self.edited("nested-w16", "no-scenario", "H1", "no scenario no-scenario")
 
     def test_no_reason(self):
-        self.edited("- No test: nothing to see.", "- No test:", "C1", '"No test" with a reason')
+        self.edited("- No test: nothing to see.", "- No test:", "C2", '"No test" with a reason')
         write(self.path("docs/hazards.md"), HAZARDS)
         self.edited("- No patch: nothing to do.\n", "", "C1", "No patch")
+        write(self.path("docs/hazards.md"), HAZARDS)
+        self.edited("- No mutant: nothing to break.\n", "", "C2", "No mutant")
 
     def test_names_nothing(self):
-        self.edited("- No test: nothing to see.", "- Tests: state_test", "C1", '"Tests" names nothing')
+        self.edited("- No test: nothing to see.", "- Tests: state_test", "C2", '"Tests" names nothing')
 
     def test_tests_and_no_test(self):
-        self.edited("- No test: nothing to see.", "- No test: nothing to see.\n- Tests: `state_test`", "C1", "remove one")
+        self.edited("- No test: nothing to see.", "- No test: nothing to see.\n- Tests: `state_test`", "C2", "remove one")
 
     def test_does_not_say_what_goes_wrong(self):
         self.edited("Nothing happens.\n", "", "C1", "what goes wrong")
@@ -940,7 +953,7 @@ class Hazards(VerbTest):
         self.edited("# Hazards\n", "# Hazards\n\n### Something\nText.\n", "hazards.md:3", "### H1: what goes wrong")
 
     def test_identifier_twice(self):
-        self.edited("# Hazards\n", "# Hazards\n\n### C1: the same\nText.\n- Rule: none.\n- No patch: no.\n- No test: no.\n- Mutants: `both`\n",
+        self.edited("# Hazards\n", "# Hazards\n\n### C1: the same\nText.\n- Rule: none.\n- No patch: no.\n- Tests: `state_test`\n- Mutants: `both`\n",
                     "hazards.md:", "C1 is there twice")
 
     def test_no_page(self):
@@ -952,7 +965,7 @@ class Hazards(VerbTest):
         self.assert_refuses(self.hazards(), "hazards", "docs/hazards.md", "no hazard", status=1)
 
     def test_several_mistakes(self):
-        write(self.path("docs/hazards.md"), HAZARDS.replace("state_test", "no_test").replace("Name the first", "Name no"))
+        write(self.path("docs/hazards.md"), HAZARDS.replace("first_case", "no_case").replace("Name the first", "Name no"))
         done = self.hazards()
         self.assertEqual((done.status, done.out, len(done.err.splitlines())), (1, "", 2), done)
 
