@@ -77,6 +77,26 @@ def called(test, pattern):
     return fnmatch.fnmatch(test.name, pattern) or test.name.split()[0] == pattern
 
 
+def programs(test):
+    """What it runs, as selftests are called in their Makefile: the row's program, and the one that it starts, if it does so."""
+    return {w[2:] for w in test.command.split() if w.startswith("./")}
+
+
+def one_of_each(tests, own, other, parameters):
+    """A short list for a kernel that has these parameters: in L0, and on its usual processor if a program has such a row.
+
+    All rows of the programs in own, one row of each in other.
+    """
+    tests = [t for t in tests if 0 in t.levels and
+             all(p.startswith("kvm.") or p.partition("=")[0] in parameters for p in t.params.split(",") if p != "-")]
+    chosen = []
+    for program in own + other:
+        mine = [t for t in tests if program in programs(t)]
+        mine = [t for t in mine if not t.cpu] or mine[:1]
+        chosen += [t for t in (mine if program in own else mine[:1]) if t not in chosen]
+    return [t for t in tests if t in chosen]
+
+
 def read_known(path):
     """Lines: L<level> test name : reason.  The level may be L* for both.  A reason that begins with fixed: is the base's alone."""
     known = {}
@@ -308,6 +328,9 @@ def main():
     parser.add_argument("--slow", type=int, default=1, help="factor for all time limits: the kernel checks itself")
     parser.add_argument("--patience", type=int, default=PATIENCE, help="a test hangs that takes so many times its limit")
     parser.add_argument("--list", default=os.path.join(TOP, "ci/selftests.list"))
+    parser.add_argument("--own", help="programs, with commas between them: a short list, see one_of_each()")
+    parser.add_argument("--other", default="", help="programs of which one row is enough")
+    parser.add_argument("--parameters", default="", help="what kvm_amd has")
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
@@ -325,6 +348,8 @@ def main():
     tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
                         pcpus={l: [p for p in ps if str(p) in args.pcpus] for l, ps in t.pcpus.items()}) for t in tests]
     tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(k in images for k in t.kernels)]
+    if args.own is not None:
+        tests = one_of_each(tests, *(list(filter(None, a.split(","))) for a in (args.own, args.other, args.parameters)))
     if not tests:
         die("no test in ci/selftests.list runs at this level, on this kernel, with so many pCPUs")
     qemu = say_where("qemu/build")

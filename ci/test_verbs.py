@@ -256,9 +256,18 @@ def clone(to, repo=None):
     return to
 
 
-def format_patches(repo, base):
-    """The files that scripts/export has to write for the commits after base: numbered by directory, in git's plain form."""
-    files, names, count = {}, [], collections.Counter()
+def listed(series):
+    """The patches that the text of a series file names."""
+    return [l for l in series.splitlines() if l and not l.startswith("#")]
+
+
+def format_patches(repo, base, parts=(("whole", None),)):
+    """The files that scripts/export has to write for the commits after base: numbered by directory, in git's plain form.
+
+    parts: (name, number of commits) of each; None: the rest.
+    """
+    files, lines, count = {}, [], collections.Counter()
+    heads = [name for name, n in parts for name in [name] + [None] * ((n or 1) - 1)]
     for c in git(repo, "rev-list", "--reverse", base + "..HEAD").split():
         where = "selftests" if "tools/testing" in git(repo, "show", "--name-only", "--format=", c) else "patches"
         count[where] += 1
@@ -267,8 +276,9 @@ def format_patches(repo, base):
                        "--start-number", str(count[where]), "-o", tmp, c) or os.path.join(tmp, os.listdir(tmp)[0])
             name = f"{where}/{os.path.basename(path)}"
             files[name] = read(path)
-            names.append(name)
-    files["series"] = "".join(n + "\n" for n in names)
+            head = heads.pop(0) if heads else None
+            lines += [f"# part {head}"] * bool(head) + [name]
+    files["series"] = "".join(l + "\n" for l in lines)
     return files
 
 
@@ -306,7 +316,7 @@ def make_world():
         NESTED: edited(files[NESTED], 20, "int nested_second;"), TAGS: "// SPDX-License-Identifier: GPL-2.0\nint tags;\n"})
     commit(work, "KVM: VMX: Name the third number", {SVM: edited(svm, 11, "int svm_third;"), VMX: edited(files[VMX], 30, "int vmx_third;")})
     commit(work, "KVM: selftests: Name a number", {SELFTEST: edited(files[SELFTEST], 5, "int selftest_first;")})
-    World.series = format_patches(work, base)
+    World.series = format_patches(work, base, (("one", 2), ("two", 2)))
 
     World.cache = os.path.join(World.tmp, "cache")
     os.mkdir(World.cache)
@@ -378,6 +388,9 @@ class VerbTest(unittest.TestCase):
         shutil.copytree(TOP, self.project, symlinks=True,
                         ignore=lambda d, names: [n for n in names if os.path.join(d, n) in skip or n == "__pycache__"])
         self.set_series(World.series)
+        shutil.rmtree(self.path("cover-letters"))
+        for name in ("one", "two"):
+            write(self.path("cover-letters", name + ".txt"), f"KVM: Part {name}\n\nWhat part {name} is about.\n")
         # Port 9 of this machine: nobody listens, so a verb that should not need the network does not find one either.
         self.env = {**World.env, "KVM_TLB_CACHE": World.cache, "TMPDIR": self.tmpdir, "KVM_TLB_MIRROR": "http://127.0.0.1:9/debian"}
         self.addCleanup(end_ours)
@@ -478,9 +491,9 @@ class Arguments(VerbTest):
         "tree": [["--bogus"], ["--reset", "--bogus"]],
         "export": [["--bogus"]],
         "check": [["--bogus"], ["--quick", "--bogus"]],
-        "apply": [[], ["--bogus"], ["one", "two"]],
+        "apply": [[], ["--bogus"], ["one", "two", "three"], [".", "nosuch"], [".", "--bogus"]],
         "sign": [["--bogus"]],
-        "send": [["--bogus"], ["--to"]],
+        "send": [["--bogus"], ["--to"], ["nosuch"], ["one", "two"], ["one", "--bogus"], ["one", "--to"]],
         "help": [["--bogus"]],
     }
 
@@ -615,7 +628,7 @@ class BadKdir(VerbTest):
         # A patch of the user's own that stopped.
         write(os.path.join(path, SVM), "mine\n")
         git(path, "commit", "-q", "-a", "-m", "Mine")
-        git(path, "am", self.path(World.series["series"].split()[0]), check=False)
+        git(path, "am", self.path(listed(World.series["series"])[0]), check=False)
         assert os.path.isdir(os.path.join(path, ".git/rebase-apply"))
         return path, "in the middle of"
 
@@ -669,7 +682,36 @@ class Apply(VerbTest):
         self.assert_ok(self.verb("apply", kdir))
         with self.unchanged(kdir):
             done = self.verb("apply", kdir)
-        self.assert_refuses(done, "apply", World.series["series"].split()[0], "there already")
+        self.assert_ok(done, f"{kdir} has part one: 2 patches\n{kdir} has part two: 2 patches\nnothing to apply to {kdir}\n")
+
+    def test_a_part(self):
+        kdir = self.kdir()
+        self.assert_ok(self.verb("apply", kdir, "one"), "2 patches applied")
+        self.assertEqual(git(kdir, "log", "-1", "--format=%s"), "KVM: nSVM: Put tags into a file of their own")
+        # The maintainer signs them, and has patches of others on top.
+        git(kdir, "-c", "core.editor=true", "rebase", "-q", "--exec", "git commit -q --amend --no-edit -s", "base/7.9")
+        commit(kdir, "Mine", {"drivers/mine.c": "mine\n"})
+        with self.unchanged(kdir):
+            self.assert_ok(self.verb("apply", kdir, "one"), "has part one: 2 patches", "nothing to apply")
+        self.assert_ok(self.verb("apply", kdir, "two"), "has part one: 2 patches", "2 patches applied")
+        self.assertEqual(git(kdir, "rev-list", "--count", "base/7.9..main"), "5")
+
+    def test_the_last_part_brings_those_that_it_stands_on(self):
+        self.assert_ok(self.verb("apply", self.kdir(), "two"), "4 patches applied")
+
+    def test_half_a_part_is_there(self):
+        kdir = self.kdir()
+        git(kdir, "am", "-q", self.path(listed(World.series["series"])[0]))
+        with self.unchanged(kdir):
+            self.assert_refuses(self.verb("apply", kdir), "apply", listed(World.series["series"])[0], "there already")
+
+    def test_a_commit_of_that_name_with_another_change(self):
+        kdir = self.kdir()
+        git(kdir, "am", "-q", *[self.path(n) for n in listed(World.series["series"])[:2]])
+        write(os.path.join(kdir, TAGS), "int other;\n")
+        git(kdir, "commit", "-q", "-a", "--amend", "--no-edit")
+        with self.unchanged(kdir):
+            self.assert_refuses(self.verb("apply", kdir), "apply", listed(World.series["series"])[0], "there already")
 
     def test_no_git_identity(self):
         kdir = self.kdir()
@@ -684,7 +726,7 @@ class Apply(VerbTest):
         write(os.path.join(kdir, TAGS), "mine\n")
         with self.unchanged(kdir):
             done = self.verb("apply", kdir)
-        self.assert_refuses(done, "apply", World.series["series"].split()[1], TAGS)
+        self.assert_refuses(done, "apply", listed(World.series["series"])[1], TAGS)
 
 
 class Conflict(VerbTest):
@@ -697,7 +739,7 @@ class Conflict(VerbTest):
         return kdir
 
     def names_it(self, done, verb):
-        self.assert_refuses(done, verb, World.series["series"].split()[2], "does not apply", VMX)
+        self.assert_refuses(done, verb, listed(World.series["series"])[2], "does not apply", VMX)
         self.assertNotIn(SVM, [l for l in done.err.splitlines() if l.startswith(verb)][0], "the wrong file")
 
     def test_apply(self):
@@ -743,7 +785,7 @@ class BadSeries(VerbTest):
 
     def setUp(self):
         super().setUp()
-        self.names = World.series["series"].split()
+        self.names = listed(World.series["series"])
 
     def make_corrupt(self):
         # A line of the hunk is gone: its header counts one more.
@@ -783,6 +825,34 @@ class BadSeries(VerbTest):
     def make_no_series(self):
         os.remove(self.path("series"))
         return ("series",)
+
+    def make_no_heading(self):
+        write(self.path("series"), "".join(n + "\n" for n in self.names))
+        return self.names[0], "is not in a part", "# part NAME"
+
+    def make_heading_below(self):
+        write(self.path("series"), self.names[0] + "\n" + World.series["series"].replace(self.names[0] + "\n", ""))
+        return self.names[0], "is not in a part"
+
+    def make_heading_twice(self):
+        write(self.path("series"), World.series["series"].replace("# part two", "# part one"))
+        return '"# part one" twice',
+
+    def make_bad_heading(self):
+        write(self.path("series"), World.series["series"].replace("# part two", "# part the second"))
+        return '"# part the second" is not a heading', "# part NAME"
+
+    def make_empty_part(self):
+        write(self.path("series"), World.series["series"].replace("# part two", "# part none\n# part two"))
+        return "part none", "has no patches"
+
+    def make_empty_last_part(self):
+        write(self.path("series"), World.series["series"] + "# part none\n")
+        return "part none", "has no patches"
+
+    def make_kernel_patch_after_a_selftest(self):
+        write(self.path("series"), "# part one\n" + "".join(self.names[i] + "\n" for i in (0, 1, 3, 2)))
+        return self.names[2], "after a selftest of its part, one", self.names[3]
 
     def refused(self, verb, make):
         words = make()
@@ -842,6 +912,55 @@ class Check(VerbTest):
         self.assertEqual(done.status, 0, done)
         self.assertRegex(done.out, r"(?m)^check: \d+ passed, 0 failed$")
         self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "0"])
+
+    def test_part_without_a_cover_letter(self):
+        os.remove(self.path("cover-letters/two.txt"))
+        done = self.verb("check", "--quick")
+        self.assertEqual(done.status, 1, done)
+        self.assertIn("part two has no cover letter: write cover-letters/two.txt", done.out)
+
+    def builds(self, part="exit 0"):
+        """scripts/check with builds that do nothing, and this in place of ci/check-part."""
+        for name, text in {"ci/check-patch": "echo $1 >>build/built", "ci/check-part": part, "ci/check-variant": "exit 0", "ci/check-export": "exit 0",
+                           "scripts/build": "exit 0"}.items():
+            write(self.path(name), f'#!/bin/bash\ncd "$(dirname "$0")/.."\n{text}\n')
+        return self.verb("check")
+
+    def test_tests_come_after_the_last_patch_of_each_part(self):
+        # Two selftests, one in the middle.
+        names = listed(World.series["series"])
+        write(self.path("series"), "".join(l + "\n" for l in ("# part one", names[0], names[3], "# part two", *names[1:3])))
+        done = self.builds("echo part $1 >>build/built")
+        self.assertEqual(done.status, 0, done)
+        self.assertEqual(read(self.path("build/built")).split("\n"), ["0", "1", "part one", "3", "4", "part two", ""])
+        self.assertIn("tests of part one: done", done.out)
+
+    def test_skipped_tests_are_no_passed_ones(self):
+        done = self.builds('mkdir -p build/results; [ $1 = one ] || echo "a_test (1 pCPU): no reason" >build/results/part-$1.skipped')
+        self.assertEqual(done.status, 0, done)
+        self.assertIn("    skipped: a_test (1 pCPU): no reason\n", done.out)
+        self.assertRegex(done.out, r"(?m)^check: \d+ passed, 0 failed, 1 skipped$")
+        self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "1"])
+
+    def test_tests_of_a_part_fail(self):
+        done = self.builds('[ $1 = one ] || { echo "FAIL: series L0 1 pCPU a_test: why"; exit 1; }')
+        self.assertEqual(done.status, 1, done)
+        self.assertIn("tests of part one: done", done.out)
+        self.assertRegex(done.out, r"tests of part two: FAILED(.*\n)+    FAIL: series L0 1 pCPU a_test: why")
+
+    def skipped(self, own, *rows):
+        path = os.path.join(self.dir, "selftests.tsv")
+        write(path, "test\tpcpus\toutcome\tnote\n" + "".join("\t".join(r) + "\n" for r in rows))
+        return run([self.path("ci/skipped.py"), path, own], self.env)
+
+    def test_a_part_of_which_all_is_skipped(self):
+        old, new, skip = ("old npt=0", "2", "pass", ""), ("new npt=0", "2", "pass", ""), ("new", "1", "skip", "no NPT")
+        self.assertEqual(self.skipped("x86/new,x86/other", old, skip, new), (0, "new (1 pCPU): no NPT\n", ""))
+        self.assertEqual(self.skipped("", old, skip)[0], 0)
+        for rows in ([old, skip], [old], []):
+            done = self.skipped("x86/new", *rows)
+            self.assertEqual(done.status, 1)
+            self.assertIn("FAIL: no test of new passed", done.err)
 
     def test_ctrl_c_ends_all_of_it(self):
         script = self.path("ci/check-export")
@@ -1267,7 +1386,7 @@ class Tree(Branch):
 
     def test_reset_to_a_series_that_does_not_apply(self):
         self.make_tree()
-        name = World.series["series"].split()[1]
+        name = listed(World.series["series"])[1]
         write(self.path(name), World.series[name].replace(" int nested_18;\n", " int nested_eighteen;\n", 1))
         with self.unchanged(self.repo):
             self.assert_refuses(self.verb("tree", "--reset"), "tree", name, NESTED)
@@ -1353,7 +1472,85 @@ class Export(Branch):
     def test_kernel_commit_after_a_selftest(self):
         self.make_tree()
         commit(self.repo, "KVM: SVM: Late", {SVM: read(os.path.join(self.repo, SVM)) + "int late;\n"})
-        self.refused("KVM: SVM: Late", "comes after a selftest", "move it down")
+        self.refused("KVM: SVM: Late", "comes after a selftest of its part, two", "move it up")
+
+    def test_kernel_commit_between_selftests(self):
+        self.make_tree()
+        text = read(os.path.join(self.repo, SVM))
+        self.insert(3, "KVM: selftests: First", {"tools/testing/selftests/kvm/a.c": "int a;\n"})
+        self.assert_ok(self.verb("export"), 'new in part two: "KVM: selftests: First"', "wrote 5 patches")
+        self.insert(4, "KVM: SVM: Late", {SVM: text + "int late;\n"})
+        self.refused("KVM: SVM: Late", "comes after a selftest of its part, two", "KVM: selftests: First")
+
+    def insert(self, n, subject, files):
+        """A commit after the first n of the branch."""
+        rest = git(self.repo, "rev-list", "--reverse", "main.." + BRANCH).split()[n:]
+        git(self.repo, "reset", "-q", "--hard", f"{rest[0]}^")
+        commit(self.repo, subject, files)
+        git(self.repo, "cherry-pick", *rest)
+
+    def test_new_commit_in_the_middle(self):
+        self.make_tree()
+        self.insert(1, "KVM: Mine", {"drivers/mine.c": "mine\n"})
+        done = self.verb("export")
+        self.assert_ok(done, 'new in part one: "KVM: Mine" (to have it elsewhere, move its line in series, then scripts/tree --reset)\nwrote 5 patches')
+        names = [n[:12] for n in read(self.path("series")).splitlines()]
+        self.assertEqual(names, ["# part one", "patches/0001", "patches/0002", "patches/0003", "# part two", "patches/0004", "selftests/00"])
+        self.assert_ok(self.verb("export"), "nothing changed: 5 patches")
+
+    def test_new_commit_goes_to_where_its_line_is_moved(self):
+        self.make_tree()
+        commit(self.repo, "KVM: selftests: Mine", {"tools/testing/selftests/kvm/mine.c": "mine\n"})
+        self.assert_ok(self.verb("export"), 'new in part two: "KVM: selftests: Mine"')
+        mine = "selftests/0002-KVM-selftests-Mine.patch\n"
+        text = read(self.path("series"))
+        self.assertIn(mine, text)
+        write(self.path("series"), text.replace(mine, "").replace("# part two\n", mine + "# part two\n"))
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("tree"), "tree", "KVM: selftests: Mine", "is of part one", "part two", "scripts/tree --reset")
+        self.refused("KVM: selftests: Mine", "is of part one", "part two", "scripts/tree --reset")
+        self.assert_ok(self.verb("tree", "--reset"))
+        self.assert_ok(self.verb("export"), "wrote 5 patches")
+        self.assertEqual([n[:14] for n in read(self.path("series")).splitlines()],
+                         ["# part one", "patches/0001-K", "patches/0002-K", "selftests/0001", "# part two", "patches/0003-K", "selftests/0002"])
+        self.assert_ok(self.verb("export"), "nothing changed: 5 patches")
+        # Now a kernel commit that comes after this selftest begins the next part.
+        self.insert(3, "KVM: Mine", {"drivers/mine.c": "mine\n"})
+        self.assert_ok(self.verb("export"), 'new in part two: "KVM: Mine"', "wrote 6 patches")
+
+    def test_renamed_commits(self):
+        self.make_tree()
+        git(self.repo, "rebase", "-q", "--exec", 'git commit -q --amend -m "$(git log -1 --format=%s) again" -m Why', "main")
+        # None has a part of its own: all are the first one's.
+        self.assert_ok(self.verb("export"), 'new in part one: "KVM: SVM: Name the first number again"', "part two has no commit any more")
+        self.assertEqual(len([l for l in read(self.path("series")).splitlines() if l.startswith("#")]), 1)
+
+    def test_parts_out_of_order(self):
+        self.make_tree()
+        write(self.path("series"), re.sub(r"(?s)# part one\n(.*)# part two\n(.*)", r"# part two\n\2# part one\n\1", World.series["series"]))
+        self.refused("KVM: VMX: Name the third number", "is of part two", "after one of part one", "KVM: nSVM: Put tags")
+
+    def test_no_headings(self):
+        self.make_tree()
+        write(self.path("series"), "".join(n + "\n" for n in listed(World.series["series"])))
+        self.refused("series has no heading", "# part NAME")
+
+    def test_comments_stay_if_nothing_changed(self):
+        self.make_tree()
+        write(self.path("series"), "# why\n\n" + World.series["series"])
+        before = self.patches()
+        self.assert_ok(self.verb("export"), "nothing changed: 4 patches")
+        self.assertEqual(self.patches(), before)
+        self.assert_ok(self.verb("tree"))
+
+    def test_a_patch_is_missing(self):
+        # Export brings it back, though nobody knows any more of which part it was.
+        self.make_tree()
+        name = listed(World.series["series"])[1]
+        os.remove(self.path(name))
+        self.assert_ok(self.verb("export"), 'new in part one: "KVM: nSVM', "wrote 4 patches")
+        self.assertEqual(read(self.path(name)), World.series[name])
+        self.assertEqual(read(self.path("series")), World.series["series"])
 
     def test_merge(self):
         self.make_tree()
@@ -1425,7 +1622,7 @@ class Export(Branch):
         commit(self.repo, "KVM: SVM: By somebody else", {SVM: read(os.path.join(self.repo, SVM)) + "int theirs;\n"}, author=author)
         self.assert_ok(self.verb("export"), "wrote 4 patches")
         new = "patches/0004-KVM-SVM-By-somebody-else.patch"
-        self.assertEqual(read(self.path("series")).split(), [*before, new])
+        self.assertEqual(listed(read(self.path("series"))), [*before, new])
         self.assertEqual({n: read(self.path(n)) for n in before}, before, "the other patches changed")
         self.assertEqual(os.listdir(self.path("selftests")), [], "the dropped selftest is still there")
         text = read(self.path(new))
@@ -1443,7 +1640,7 @@ class Export(Branch):
         git(self.repo, "checkout", "-q", "-b", BRANCH)
         commit(self.repo, "KVM: Many", {**files, "arch/x86/kvm/many.c": "int many;\n"})
         self.assert_ok(self.verb("export"), "wrote 1 patches")
-        self.assertEqual(read(self.path("series")), "patches/0001-KVM-Many.patch\n")
+        self.assertEqual(read(self.path("series")), "# part one\npatches/0001-KVM-Many.patch\n")
 
 
 class Sign(Branch):
@@ -1709,7 +1906,7 @@ class Interrupted(VerbTest):
             got = self.source_files()
             want = want or got
             self.assertEqual(got, want)
-        self.assertEqual(len(read(self.path("series")).split()), self.PATCHES)
+        self.assertEqual(len(listed(read(self.path("series")))), self.PATCHES)
 
     def test_apply_that_is_killed(self):
         """No chance to clean up: the user's commits stay, and the next run says what to do."""

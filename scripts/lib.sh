@@ -75,23 +75,64 @@ hash_of() {
 	(cd "$TOP" && sha256sum -- "$@") | sha256sum | cut -c1-16
 }
 
-# in_series: the patch files in order, relative to the project, each checked to be there and listed once.
-in_series() {
-	local line f seen=
-	[ -e "$TOP/series" ] || die "there is no series file: git checkout series, or run scripts/export"
+# in_parts: series, checked: of each part its heading, "# part NAME", and its patches in order, those of the kernel before its selftests.
+in_parts() {
+	local line f seen=' ' parts=' ' part='' last='' heading='^# part( |$)'
+	[ -e "$TOP/series" ] || die "there is no series file: git checkout series"
 	while read -r line || [ -n "$line" ]; do
+		if [[ $line =~ $heading ]]; then
+			f=${line#"# part"} f=${f# }
+			case $f in '' | -* | *[!a-z0-9-]*) die "series: \"$line\" is not a heading, which is \"# part NAME\" (a-z, 0-9 and -)" ;; esac
+			case $parts in *" $f "*) die "series has the heading \"$line\" twice: a part is in one place" ;; esac
+			[ -z "$part" ] || [ -n "$last" ] || die "part $part in series has no patches: remove its heading"
+			parts="$parts$f " part=$f last=''
+			echo "$line"
+			continue
+		fi
 		case $line in '' | '#'*) continue ;; esac
 		f=$line
+		[ -n "$part" ] || die "$f in series is not in a part: write \"# part NAME\" above it"
 		[ -s "$TOP/$f" ] || die "series names $f, which is missing or empty: git checkout $f, or run scripts/export"
-		case " $seen " in *" $f "*) die "series lists $f twice" ;; esac
-		seen="$seen $f"
+		case $seen in *" $f "*) die "series lists $f twice" ;; esac
+		case $last-$f in selftests/*-patches/*) die "$f in series comes after a selftest of its part, $part: move it above $last" ;; esac
+		seen="$seen$f " last=$f
 		echo "$f"
 	done <"$TOP/series"
+	[ -z "$part" ] || [ -n "$last" ] || die "part $part in series has no patches: remove its heading"
 	for f in "$TOP"/patches/*.patch "$TOP"/selftests/*.patch; do
 		[ -e "$f" ] || continue
 		f=${f#"$TOP"/}
-		case " $seen " in *" $f "*) ;; *) die "$f is not in series: add it there or remove the file" ;; esac
+		case $seen in *" $f "*) ;; *) die "$f is not in series: add it there or remove the file" ;; esac
 	done
+}
+
+# in_series [PART]: the patch files in order, relative to the project: all, or the part's and those of the parts before it.
+in_series() {
+	local all
+	all=$(in_parts) || return
+	[ -n "$all" ] || return 0
+	awk -v to="${1-}" '/^#/ { if (to && part == to) exit; part = $3; next } { print }' <<<"$all"
+}
+
+# of_part PART: the patch files of this part alone.
+of_part() {
+	local all
+	all=$(in_parts) || return
+	awk -v want="$1" '/^#/ { part = $3; next } part == want { print }' <<<"$all"
+}
+
+# parts: their names, in order.
+parts() {
+	local all
+	all=$(in_parts) || return
+	sed -n 's/^# part //p' <<<"$all"
+}
+
+# check_part NAME
+check_part() {
+	local all
+	all=$(parts) || exit
+	grep -qxF -e "$1" <<<"$all" || die "there is no part $1 in series (there are: $(xargs <<<"$all"))"
 }
 
 # --- the source tree
@@ -207,7 +248,7 @@ am_file() {
 
 # same_patches DIR: is what ci/format wrote there equal to the project's?
 same_patches() {
-	cmp -s "$1/series" "$TOP/series" && diff -r -q "$1/patches" "$TOP/patches" >/dev/null && diff -r -q "$1/selftests" "$TOP/selftests" >/dev/null
+	cmp -s "$1/series" <(in_parts 2>/dev/null) && diff -r -q "$1/patches" "$TOP/patches" >/dev/null && diff -r -q "$1/selftests" "$TOP/selftests" >/dev/null
 }
 
 # The repository that scripts/tree made, for the verbs that work on its branch.
