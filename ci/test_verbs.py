@@ -326,6 +326,54 @@ def make_world():
         os.symlink(os.path.join(World.real_cache, name), os.path.join(World.cache, name))
 
 
+HAZARDS = """# Hazards
+
+## A group
+
+### H1: a flush is forgotten
+The guest sees what it must not see.
+- Rule: KVM flushes.
+- Patches: `KVM: SVM: Name the first number`,
+  `KVM: nSVM: Put tags into a file of their own`
+- Tests: `small_test: first_case, other_case`, `state_test`, `small_suite: small_kunit_case`, `bench: nested-w16`
+- Mutants: `first`, `both`
+
+### C1: nobody can tell
+Nothing happens.
+- Rule: none.
+- No patch: nothing to do.
+- Tests: `state_test`
+- Mutants: `both`
+
+### C2: nobody can do anything
+Nothing happens, either.
+- Rule: nothing.
+- No patch: nothing to do.
+- No test: nothing to see.
+- No mutant: nothing to break.
+"""
+# The lines of patches that add a selftest and a KUnit test, as far as ci/hazards.py looks at them.
+CASES = {
+    "selftests/0009-small.patch": """Subject: [PATCH] KVM: selftests: Add a test
+
+diff --git a/tools/testing/selftests/kvm/x86/small_test.c b/tools/testing/selftests/kvm/x86/small_test.c
+--- /dev/null
++++ b/tools/testing/selftests/kvm/x86/small_test.c
+@@ -0,0 +1,2 @@
++KVM_ONE_VCPU_TEST(small, first_case, guest_code)
++TEST_F(small, other_case)
+""",
+    "patches/0009-small.patch": """Subject: [PATCH] KVM: x86: Add a KUnit test
+
+diff --git a/arch/x86/kvm/small_test.c b/arch/x86/kvm/small_test.c
+--- /dev/null
++++ b/arch/x86/kvm/small_test.c
+@@ -0,0 +1,2 @@
++	KUNIT_CASE(small_kunit_case),
++	.name = "small_suite",
+"""}
+
+
 class VerbTest(unittest.TestCase):
     """A copy of the project with the small series, a clone of the small kernel, and assertions about verbs."""
     maxDiff = None
@@ -364,6 +412,15 @@ class VerbTest(unittest.TestCase):
             os.mkdir(self.path(d))
         for name, text in files.items():
             write(self.path(name), text)
+
+    def set_hazards(self):
+        """A page of hazards, and mutants, that go with the small series; the project's own page names its own patches."""
+        write(self.path("docs/hazards.md"), HAZARDS)
+        for name in os.listdir(self.path("ci/mutants")):
+            os.remove(self.path("ci/mutants", name))
+        write(self.path("ci/mutants/000-switch.patch"), "What switches the others on.\n\n")
+        write(self.path("ci/mutants/010-first.patch"), "Rule: one\nHazard: H1\nTests: state_test\n\n")
+        write(self.path("ci/mutants/020-both.patch"), "Rule: two\nHazard: H1, C1\nTests: state_test\n\n")
 
     def command(self, verb, *args):
         return [self.path("scripts", verb), *args]
@@ -812,6 +869,7 @@ class BadSeries(VerbTest):
 
     def check(self, make):
         words = make()
+        self.set_hazards()
         # The scripts are the same in all of these tests.
         tools = os.path.join(self.dir, "tools")
         os.mkdir(tools)
@@ -847,6 +905,8 @@ for _make in [n for n in dir(BadSeries) if n.startswith("make_")]:
 class Check(VerbTest):
     def test_good_series(self):
         # The small series has to pass for the refusals of BadSeries to mean anything.
+        self.set_hazards()
+        write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
         with self.unchanged():
             done = self.verb("check", "--quick")
         self.assertEqual(done.status, 0, done)
@@ -912,6 +972,121 @@ class Check(VerbTest):
         self.assertNotEqual(done.status, 0)
         self.assertIn("interrupted", done.out)
         self.assertNotIn("checkpatch", done.out, "it went on with the next step")
+
+
+class Hazards(VerbTest):
+    """docs/hazards.md against patches, tests and mutants: each mistake is one line that says where it is, and what to do."""
+
+    def setUp(self):
+        super().setUp()
+        self.set_hazards()
+        for name, text in CASES.items():
+            write(self.path(name), text)
+
+    def hazards(self):
+        with self.unchanged():
+            return run([sys.executable, self.path("ci/hazards.py")], self.env)
+
+    def edited(self, old, new, *fragments, path="docs/hazards.md"):
+        text = read(self.path(path))
+        self.assertIn(old, text)
+        write(self.path(path), text.replace(old, new, 1))
+        self.assert_refuses(self.hazards(), "hazards", *fragments, status=1)
+
+    def test_good_page(self):
+        self.assert_ok(self.hazards(), "3 hazards, 2 mutants")
+
+    def test_of_the_project(self):
+        self.assert_ok(run([sys.executable, os.path.join(TOP, "ci/hazards.py")], self.env))
+
+    def test_mutant_that_is_not_there(self):
+        self.edited("`first`, `both`", "`first`, `both`, `last`", "H1", "no mutant last")
+
+    def test_mutant_without_a_hazard(self):
+        write(self.path("ci/mutants/030-idle.patch"), "Rule: none\nTests: state_test\n\n")
+        self.assert_refuses(self.hazards(), "hazards", "030-idle.patch", "add a line Hazard: H1", status=1)
+
+    def test_mutant_with_a_hazard_in_its_diff_only(self):
+        write(self.path("ci/mutants/030-idle.patch"), "Rule: none\n\ndiff --git a/a b/a\nHazard: H1\n")
+        self.assert_refuses(self.hazards(), "hazards", "030-idle.patch", "add a line Hazard: H1", status=1)
+
+    def test_mutant_of_an_unknown_hazard(self):
+        self.edited("Hazard: H1, C1", "Hazard: H1, C1, H7", "020-both.patch", "H7", path="ci/mutants/020-both.patch")
+
+    def test_mutant_that_its_hazard_does_not_name(self):
+        self.edited("`first`, `both`", "`first`", "020-both.patch", "add `both`", "H1")
+
+    def test_mutant_that_does_not_name_its_hazard(self):
+        self.edited("Hazard: H1, C1", "Hazard: H1", "C1", "add C1", "020-both.patch", path="ci/mutants/020-both.patch")
+
+    def test_mutant_that_another_test_has_to_notice(self):
+        self.edited("Tests: state_test", "Tests: state_tes[t]@1 smm_test*npt=0*@1", "010-first.patch", "smm_test", "no test of H1",
+                    path="ci/mutants/010-first.patch")
+
+    def test_malformed_identifier(self):
+        self.edited("Hazard: H1, C1", "Hazard: H1, C1, none", "020-both.patch", "Hazard: H1", path="ci/mutants/020-both.patch")
+
+    def test_subject_that_no_patch_has(self):
+        self.edited("the first number", "the zeroth number", "H1", "KVM: SVM: Name the zeroth number")
+
+    def test_test_that_is_not_there(self):
+        self.edited("- No test: nothing to see.", "- Tests: `no_test`", "C2", "no test no_test")
+
+    def test_case_that_is_not_there(self):
+        self.edited("other_case", "no_case", "H1", "no case no_case of small_test")
+        write(self.path("docs/hazards.md"), HAZARDS)
+        self.edited("small_kunit_case", "no_case", "H1", "no case no_case of small_suite")
+        write(self.path("docs/hazards.md"), HAZARDS)
+        # Nobody knows the cases of a test that the series doesn't have.
+        self.edited("`state_test`", "`state_test: no_case`", "H1", "no case no_case of state_test")
+
+    def test_scenario_that_is_not_there(self):
+        self.edited("nested-w16", "no-scenario", "H1", "no scenario no-scenario")
+
+    def test_no_reason(self):
+        self.edited("- No test: nothing to see.", "- No test:", "C2", '"No test" with a reason')
+        write(self.path("docs/hazards.md"), HAZARDS)
+        self.edited("- No patch: nothing to do.\n", "", "C1", "No patch")
+        write(self.path("docs/hazards.md"), HAZARDS)
+        self.edited("- No mutant: nothing to break.\n", "", "C2", "No mutant")
+
+    def test_names_nothing(self):
+        self.edited("- No test: nothing to see.", "- Tests: state_test", "C2", '"Tests" names nothing')
+
+    def test_tests_and_no_test(self):
+        self.edited("- No test: nothing to see.", "- No test: nothing to see.\n- Tests: `state_test`", "C2", "remove one")
+
+    def test_does_not_say_what_goes_wrong(self):
+        self.edited("Nothing happens.\n", "", "C1", "what goes wrong")
+
+    def test_no_rule(self):
+        self.edited("- Rule: none.\n", "", "C1", "no rule")
+
+    def test_unknown_field(self):
+        self.edited("- Rule: none.\n", "- Rule: none.\n- Test: `state_test`\n", "hazards.md:", "Test", "no field")
+
+    def test_field_twice(self):
+        self.edited("- Rule: none.\n", "- Rule: none.\n- Rule: none.\n", "hazards.md:", "Rule is there twice")
+
+    def test_heading_without_an_identifier(self):
+        self.edited("# Hazards\n", "# Hazards\n\n### Something\nText.\n", "hazards.md:3", "### H1: what goes wrong")
+
+    def test_identifier_twice(self):
+        self.edited("# Hazards\n", "# Hazards\n\n### C1: the same\nText.\n- Rule: none.\n- No patch: no.\n- Tests: `state_test`\n- Mutants: `both`\n",
+                    "hazards.md:", "C1 is there twice")
+
+    def test_no_page(self):
+        os.remove(self.path("docs/hazards.md"))
+        self.assert_refuses(self.hazards(), "hazards", "docs/hazards.md", "git checkout", status=1)
+
+    def test_empty_page(self):
+        write(self.path("docs/hazards.md"), "")
+        self.assert_refuses(self.hazards(), "hazards", "docs/hazards.md", "no hazard", status=1)
+
+    def test_several_mistakes(self):
+        write(self.path("docs/hazards.md"), HAZARDS.replace("first_case", "no_case").replace("Name the first", "Name no"))
+        done = self.hazards()
+        self.assertEqual((done.status, done.out, len(done.err.splitlines())), (1, "", 2), done)
 
 
 class Mutants(VerbTest):
