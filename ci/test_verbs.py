@@ -921,7 +921,9 @@ class Check(VerbTest):
 
     def builds(self, part="exit 0"):
         """scripts/check with builds that do nothing, and this in place of ci/check-part."""
-        for name, text in {"ci/check-patch": "echo $1 >>build/built", "ci/check-part": part, "ci/check-variant": "exit 0", "ci/check-export": "exit 0",
+        self.set_hazards()
+        write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
+        for name, text in {"ci/check-patch": 'echo "$1" >>build/built', "ci/check-part": part, "ci/check-variant": "exit 0",
                            "scripts/build": "exit 0"}.items():
             write(self.path(name), f'#!/bin/bash\ncd "$(dirname "$0")/.."\n{text}\n')
         return self.verb("check")
@@ -930,20 +932,20 @@ class Check(VerbTest):
         # Two selftests, one in the middle.
         names = listed(World.series["series"])
         write(self.path("series"), "".join(l + "\n" for l in ("# part one", names[0], names[3], "# part two", *names[1:3])))
-        done = self.builds("echo part $1 >>build/built")
+        done = self.builds('echo part "$1" >>build/built')
         self.assertEqual(done.status, 0, done)
         self.assertEqual(read(self.path("build/built")).split("\n"), ["0", "1", "part one", "3", "4", "part two", ""])
         self.assertIn("tests of part one: done", done.out)
 
     def test_skipped_tests_are_no_passed_ones(self):
-        done = self.builds('mkdir -p build/results; [ $1 = one ] || echo "a_test (1 pCPU): no reason" >build/results/part-$1.skipped')
+        done = self.builds('mkdir -p build/results; [ "$1" = one ] || echo "a_test (1 pCPU): no reason" >"build/results/part-$1.skipped"')
         self.assertEqual(done.status, 0, done)
         self.assertIn("    skipped: a_test (1 pCPU): no reason\n", done.out)
         self.assertRegex(done.out, r"(?m)^check: \d+ passed, 0 failed, 1 skipped$")
         self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "1"])
 
     def test_tests_of_a_part_fail(self):
-        done = self.builds('[ $1 = one ] || { echo "FAIL: series L0 1 pCPU a_test: why"; exit 1; }')
+        done = self.builds('[ "$1" = one ] || { echo "FAIL: series L0 1 pCPU a_test: why"; exit 1; }')
         self.assertEqual(done.status, 1, done)
         self.assertIn("tests of part one: done", done.out)
         self.assertRegex(done.out, r"tests of part two: FAILED(.*\n)+    FAIL: series L0 1 pCPU a_test: why")
