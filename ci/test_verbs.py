@@ -2139,9 +2139,9 @@ class Matrix(VerbTest):
 
     def test_short_list(self):
         write(self.path("ci/selftests.list"), "".join(l + "\n" for l in (
-            "x86/old 01 12 60", "x86/old 0 2 60 npt=0", "x86/new 0 1 60 cpu:x-svm-asids=4", "x86/new 0 1 60 nosuch=1", "x86/new 0 2 60 npt=0",
+            "x86/old 01 12 60", "x86/old 0 2 60 npt=0", "x86/new 0 1 60 cpu:x-svm-asids=4", "x86/new 0 1 60 nosuch=1", "x86/new 0 2 60 npt=0", "x86/new 0 2 60 only:series npt=0 -- -v",
             "x86/new 1 1 60", "x86/asids 0 2 60 cpu:x-svm-asids=16", "x86/asids 0 2 60 cpu:x-svm-asids=4", "../bin/svm-tlb 0 2 60 -- asids 2 ./x86/new -m 2",
-            "x86/other 0 2 60")))
+            "x86/other 0 2 60", "x86/late 0 2 60 only:series", "x86/late 0 2 60 only:series npt=0")))
         tests = matrix.read_list(self.path("ci/selftests.list"))
 
         def names(*args):
@@ -2150,6 +2150,7 @@ class Matrix(VerbTest):
         self.assertEqual(names(["x86/old"], [], ["npt"]), ["old", "old npt=0"])
         self.assertEqual(names(["x86/asids", "x86/nowhere"], [], []), ["asids cpu:x-svm-asids=16"])
         self.assertEqual(names([], ["x86/old"], []), ["old"])
+        self.assertEqual(names(["x86/late"], [], ["npt"]), ["late"])
         # No row at all is not a success.
         done = run([self.path("ci/matrix.py"), "--own", "x86/nowhere", "-", "image", self.path("build/results/run")], {**self.env, "KVM_TLB_VERB": "check"})
         self.assert_refuses(done, "check", "no test in ci/selftests.list runs")
