@@ -85,7 +85,7 @@ def programs(test):
 def one_of_each(tests, own, other, parameters):
     """A short list for a kernel that has these parameters: in L0, and on its usual processor if a program has such a row.
 
-    All rows of the programs in own, one row of each in other.
+    The rows that the base runs as well of the programs in own, or the first one; one row of each in other.
     """
     tests = [t for t in tests if 0 in t.levels and
              all(p.startswith("kvm.") or p.partition("=")[0] in parameters for p in t.params.split(",") if p != "-")]
@@ -93,6 +93,7 @@ def one_of_each(tests, own, other, parameters):
     for program in own + other:
         mine = [t for t in tests if program in programs(t)]
         mine = [t for t in mine if not t.cpu] or mine[:1]
+        mine = [t for t in mine if t.kernels == KERNELS] or mine[:1]
         chosen += [t for t in (mine if program in own else mine[:1]) if t not in chosen]
     return [t for t in tests if t in chosen]
 

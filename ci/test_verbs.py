@@ -921,7 +921,9 @@ class Check(VerbTest):
 
     def builds(self, part="exit 0"):
         """scripts/check with builds that do nothing, and this in place of ci/check-part."""
-        for name, text in {"ci/check-patch": "echo $1 >>build/built", "ci/check-part": part, "ci/check-variant": "exit 0", "ci/check-export": "exit 0",
+        self.set_hazards()
+        write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
+        for name, text in {"ci/check-patch": 'echo "$1" >>build/built', "ci/check-part": part, "ci/check-variant": "exit 0",
                            "scripts/build": "exit 0"}.items():
             write(self.path(name), f'#!/bin/bash\ncd "$(dirname "$0")/.."\n{text}\n')
         return self.verb("check")
@@ -930,20 +932,20 @@ class Check(VerbTest):
         # Two selftests, one in the middle.
         names = listed(World.series["series"])
         write(self.path("series"), "".join(l + "\n" for l in ("# part one", names[0], names[3], "# part two", *names[1:3])))
-        done = self.builds("echo part $1 >>build/built")
+        done = self.builds('echo part "$1" >>build/built')
         self.assertEqual(done.status, 0, done)
         self.assertEqual(read(self.path("build/built")).split("\n"), ["0", "1", "part one", "3", "4", "part two", ""])
         self.assertIn("tests of part one: done", done.out)
 
     def test_skipped_tests_are_no_passed_ones(self):
-        done = self.builds('mkdir -p build/results; [ $1 = one ] || echo "a_test (1 pCPU): no reason" >build/results/part-$1.skipped')
+        done = self.builds('mkdir -p build/results; [ "$1" = one ] || echo "a_test (1 pCPU): no reason" >"build/results/part-$1.skipped"')
         self.assertEqual(done.status, 0, done)
         self.assertIn("    skipped: a_test (1 pCPU): no reason\n", done.out)
         self.assertRegex(done.out, r"(?m)^check: \d+ passed, 0 failed, 1 skipped$")
         self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "1"])
 
     def test_tests_of_a_part_fail(self):
-        done = self.builds('[ $1 = one ] || { echo "FAIL: series L0 1 pCPU a_test: why"; exit 1; }')
+        done = self.builds('[ "$1" = one ] || { echo "FAIL: series L0 1 pCPU a_test: why"; exit 1; }')
         self.assertEqual(done.status, 1, done)
         self.assertIn("tests of part one: done", done.out)
         self.assertRegex(done.out, r"tests of part two: FAILED(.*\n)+    FAIL: series L0 1 pCPU a_test: why")
@@ -1701,16 +1703,29 @@ class Send(Branch):
         self.assertFalse(os.path.exists(self.sent), "a mail was sent")
         super().tearDown()
 
+    def test_without_a_part(self):
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send"), "send", "which part? one (2 patches), two (2 patches)")
+
+    def test_no_such_part(self):
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send", "three"), "send", "there is no part three in series (there are: one two)")
+
+    def test_no_cover_letter(self):
+        os.remove(self.path("cover-letters/two.txt"))
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("send", "two"), "send", "part two has no cover letter: write cover-letters/two.txt")
+
     def test_no_branch(self):
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send"), "send", "no branch " + BRANCH, "scripts/tree")
+            self.assert_refuses(self.verb("send", "one"), "send", "no branch " + BRANCH, "scripts/tree")
 
     def test_unsigned(self):
         self.make_tree()
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send"), "send", "KVM: SVM: Name the first number", "Signed-off-by: Sender", "scripts/sign")
+            self.assert_refuses(self.verb("send", "one"), "send", "KVM: SVM: Name the first number", "Signed-off-by: Sender", "scripts/sign")
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send", "--yes"), "send", "scripts/sign")
+            self.assert_refuses(self.verb("send", "two", "--yes"), "send", "KVM: VMX: Name the third number", "scripts/sign")
         self.assertFalse(os.path.exists(self.path("build/mails")))
 
     def test_signed_by_somebody_else(self):
@@ -1718,31 +1733,33 @@ class Send(Branch):
         self.assert_ok(self.verb("sign"))
         git(self.repo, "config", "user.name", "Another")
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send"), "send", "Signed-off-by: Another", "scripts/sign")
+            self.assert_refuses(self.verb("send", "one"), "send", "Signed-off-by: Another", "scripts/sign")
 
     def test_one_commit_unsigned(self):
         self.make_tree()
         self.assert_ok(self.verb("sign"))
         commit(self.repo, "KVM: selftests: Late", {"tools/testing/selftests/kvm/late.c": "int late;\n"})
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send"), "send", "KVM: selftests: Late", "scripts/sign")
+            done = self.verb("send", "two")
+        self.assertEqual(done.status, 1, done)
+        self.assertIn('new in part two: "KVM: selftests: Late"', done.err)
+        self.assertRegex(done.err, r'(?m)^send: .*KVM: selftests: Late.* lacks .*scripts/sign$')
 
-    def test_mails(self):
-        self.make_tree()
-        self.assert_ok(self.verb("sign"))
+    def mails(self, part, count):
+        """The mails of a part, after what holds for all of them."""
         base, head = git(self.repo, "rev-parse", "main", BRANCH).split()
         with self.unchanged():
-            done = self.verb("send", "--to", "reviewer@example.org")
-        self.assert_ok(done, "5 mails in " + self.path("build/mails"), "nothing was sent")
+            done = self.verb("send", part, "--to", "reviewer@example.org")
+        self.assert_ok(done, f"{count} mails in " + self.path("build/mails"), f"nothing was sent: read them, then scripts/send {part} --yes")
         self.assertEqual(git(self.repo, "rev-parse", "main", BRANCH).split(), [base, head], "commits changed")
+        self.assertEqual(git(self.repo, "symbolic-ref", "--short", "HEAD"), BRANCH)
         mails = []
         for name in sorted(os.listdir(self.path("build/mails"))):
             with open(self.path("build/mails", name), "rb") as f:
                 mails.append(email.message_from_binary_file(f, policy=email.policy.default))
-        self.assertEqual(len(mails), 5)
-        cover = mails[0].get_content()
-        self.assertIn(f"base-commit: {base}\n", cover)
-        self.assertEqual(" ".join(mails[0]["Subject"].split()), "[PATCH 0/4] " + read(self.path("cover-letter.txt")).split("\n")[0])
+        self.assertEqual(len(mails), count)
+        self.assertEqual(" ".join(mails[0]["Subject"].split()), f"[PATCH 0/{count - 1}] KVM: Part {part}")
+        self.assertIn(f"\nbase-commit: {base}\n", mails[0].get_content())
         for m in mails:
             self.assertEqual(m["From"], "Sender <sender@example.org>")
             self.assertIn("reviewer@example.org", m["To"])
@@ -1750,6 +1767,39 @@ class Send(Branch):
             self.assertNotIn("kvm-tlb-tags@localhost", m.as_string())
         for m in mails[1:]:
             self.assertIn("Signed-off-by: Sender <sender@example.org>", m.get_content())
+        return mails
+
+    def test_mails(self):
+        self.make_tree()
+        self.assert_ok(self.verb("sign"))
+        mails = self.mails("one", 3)
+        self.assertIn("KVM: nSVM: Put tags", mails[2]["Subject"])
+        self.assertNotIn("prerequisite", mails[0].get_content())
+        self.assertNotIn("stands on", mails[0].get_content())
+        mails = self.mails("two", 3)
+        self.assertIn("KVM: VMX: Name the third number", mails[1]["Subject"])
+        cover = mails[0].get_content()
+        self.assertIn("What part two is about.\n\nThis part stands on the following ones, in this order:\n\n  one, 2 patches: KVM: Part one\n", cover)
+        names = listed(World.series["series"])[:2]
+        ids = [subprocess.run(["git", "patch-id", "--stable"], input=World.series[n].encode(), stdout=subprocess.PIPE, check=True).stdout.decode().split()[0]
+               for n in names]
+        self.assertEqual(re.findall("(?m)^prerequisite-patch-id: (.*)$", cover), ids)
+        # Again, after the first part changed.
+        self.mails("one", 3)
+
+    def test_ctrl_c(self):
+        self.make_tree()
+        self.assert_ok(self.verb("sign"))
+        tools = os.path.join(self.dir, "tools")
+        write(os.path.join(tools, "b4"), "#!/bin/sh\nsleep 1000\n")
+        os.chmod(os.path.join(tools, "b4"), 0o755)
+        with started(self.command("send", "one"), {**self.env, "PATH": tools + ":" + self.env["PATH"]}) as p:
+            self.assertTrue(wait_until(lambda: "sleep 1000" in ours().values(), 30))
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 10)
+        self.assertNotEqual(done.status, 0)
+        self.assertEqual(git(self.repo, "symbolic-ref", "--short", "HEAD"), BRANCH)
+        self.assertEqual(git(self.repo, "status", "--porcelain"), "")
 
 
 # --- interrupted
@@ -2086,6 +2136,24 @@ class Matrix(VerbTest):
         with self.assertRaises(SystemExit) as refused:
             matrix.read_list(self.path("ci/selftests.list"))
         self.assertIn("a stands there twice", str(refused.exception))
+
+    def test_short_list(self):
+        write(self.path("ci/selftests.list"), "".join(l + "\n" for l in (
+            "x86/old 01 12 60", "x86/old 0 2 60 npt=0", "x86/new 0 1 60 cpu:x-svm-asids=4", "x86/new 0 1 60 nosuch=1", "x86/new 0 2 60 npt=0", "x86/new 0 2 60 only:series npt=0 -- -v",
+            "x86/new 1 1 60", "x86/asids 0 2 60 cpu:x-svm-asids=16", "x86/asids 0 2 60 cpu:x-svm-asids=4", "../bin/svm-tlb 0 2 60 -- asids 2 ./x86/new -m 2",
+            "x86/other 0 2 60", "x86/late 0 2 60 only:series", "x86/late 0 2 60 only:series npt=0")))
+        tests = matrix.read_list(self.path("ci/selftests.list"))
+
+        def names(*args):
+            return [t.name for t in matrix.one_of_each(tests, *args)]
+        self.assertEqual(names(["x86/new"], ["x86/old"], ["npt"]), ["old", "new npt=0", "svm-tlb asids 2 ./x86/new -m 2"])
+        self.assertEqual(names(["x86/old"], [], ["npt"]), ["old", "old npt=0"])
+        self.assertEqual(names(["x86/asids", "x86/nowhere"], [], []), ["asids cpu:x-svm-asids=16"])
+        self.assertEqual(names([], ["x86/old"], []), ["old"])
+        self.assertEqual(names(["x86/late"], [], ["npt"]), ["late"])
+        # No row at all is not a success.
+        done = run([self.path("ci/matrix.py"), "--own", "x86/nowhere", "-", "image", self.path("build/results/run")], {**self.env, "KVM_TLB_VERB": "check"})
+        self.assert_refuses(done, "check", "no test in ci/selftests.list runs")
 
     def test_malformed_known_failure(self):
         self.assert_refuses(self.refused(known_failures="state_test fails\n"), "run", "ci/known-failures:1:")
