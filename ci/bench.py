@@ -114,7 +114,7 @@ SCENARIOS = [
     Scenario("nested-avic", 64, "avic=1 force_avic=1", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, AVIC", STEADY, True),
     # What the base does, for L1s that don't flush when they have to.
     Scenario("nested-age-0", 64, "nested_tlb_max_age=0", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, nested_tlb_max_age=0"),
-    # With 1 ms, L2 is flushed and synced on each tick, every 4 ms.  The default of 100 ms costs a 25th of what this shows.
+    # With 1 ms, L2 is flushed and synced on each tick, every 4 ms.  The default is 10 ms.
     Scenario("nested-age-1", 64, "nested_tlb_max_age=1", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, nested_tlb_max_age=1", slow=True),
     # Entries as a Zen core has them, 4K pages, LRU.
     Scenario("nested-w256-tlb", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, TLB of 3072", STEADY, True, cpu=",x-svm-tlb-entries=3072"),
