@@ -49,7 +49,7 @@ def subjects():
 
 def cases():
     """Program -> its cases, of the patches' selftests (by file) and KUnit suites (by their name)."""
-    found = {}
+    found, fixtures_of = {}, {}
     for path in paths("selftests/*.patch") + paths("patches/*.patch"):
         for part in re.split(r"(?m)^diff --git .*\n", read(path))[1:]:
             m = re.search(r"^\+\+\+ b/(\S+)\.c$", part, re.M)
@@ -62,7 +62,9 @@ def cases():
                     continue
                 name = suite[1]
             mine = found.setdefault(name, set())
-            fixtures = FIXTURE.findall(part)
+            # A patch may add cases to the program of another one.
+            fixtures = fixtures_of.setdefault(name, set())
+            fixtures.update(FIXTURE.findall(part))
             for words in CASE.findall(part):
                 fixture, *case = [w.strip() for w in words.split(",")]
                 # A program of one fixture, or none, has no need of its name.

@@ -1242,6 +1242,15 @@ class Bench(VerbTest):
         got[scenario.than[0]] = {**self.GOOD, "instructions": 97}
         self.assertEqual(list(bench.worse_than_variants(scenario, got)), [f"100 instructions per turn, 97 with {scenario.than[0]}"])
 
+    def test_more_instructions_than_with_one_l2(self):
+        scenario = next(s for s in bench.SCENARIOS if s.like)
+        figures = {scenario.name: {"series": {**self.GOOD, "instructions": 102}}}
+        self.assertEqual(list(bench.worse_than_scenarios(scenario, figures, 0)), [])
+        figures[scenario.like] = {"series": self.GOOD}
+        self.assertEqual(list(bench.worse_than_scenarios(scenario, figures, 0)), [])
+        figures[scenario.name]["series"]["instructions"] = 103
+        self.assertEqual(list(bench.worse_than_scenarios(scenario, figures, 0)), [f"103 instructions per turn, 100 in {scenario.like}"])
+
     def test_worse_than_it_must_be(self):
         self.assertIn("FAIL: nested-w16: walks 1.000 per turn, must be 0\n", self.measured("nested-w16", series={"walks": 1})[1])
 
