@@ -388,9 +388,9 @@ class VerbTest(unittest.TestCase):
         shutil.copytree(TOP, self.project, symlinks=True,
                         ignore=lambda d, names: [n for n in names if os.path.join(d, n) in skip or n == "__pycache__"])
         self.set_series(World.series)
-        shutil.rmtree(self.path("cover-letters"))
+        shutil.rmtree(self.path("docs/cover-letters"))
         for name in ("one", "two"):
-            write(self.path("cover-letters", name + ".txt"), f"KVM: Part {name}\n\nWhat part {name} is about.\n")
+            write(self.path("docs/cover-letters", name + ".txt"), f"KVM: Part {name}\n\nWhat part {name} is about.\n")
         # Port 9 of this machine: nobody listens, so a verb that should not need the network does not find one either.
         self.env = {**World.env, "KVM_TLB_CACHE": World.cache, "TMPDIR": self.tmpdir, "KVM_TLB_MIRROR": "http://127.0.0.1:9/debian"}
         self.addCleanup(end_ours)
@@ -914,10 +914,10 @@ class Check(VerbTest):
         self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "0"])
 
     def test_part_without_a_cover_letter(self):
-        os.remove(self.path("cover-letters/two.txt"))
+        os.remove(self.path("docs/cover-letters/two.txt"))
         done = self.verb("check", "--quick")
         self.assertEqual(done.status, 1, done)
-        self.assertIn("part two has no cover letter: write cover-letters/two.txt", done.out)
+        self.assertIn("part two has no cover letter: write docs/cover-letters/two.txt", done.out)
 
     def builds(self, part="exit 0"):
         """scripts/check with builds that do nothing, and this in place of ci/check-part."""
@@ -1721,9 +1721,9 @@ class Send(Branch):
             self.assert_refuses(self.verb("send", "three"), "send", "there is no part three in series (there are: one two)")
 
     def test_no_cover_letter(self):
-        os.remove(self.path("cover-letters/two.txt"))
+        os.remove(self.path("docs/cover-letters/two.txt"))
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send", "two"), "send", "part two has no cover letter: write cover-letters/two.txt")
+            self.assert_refuses(self.verb("send", "two"), "send", "part two has no cover letter: write docs/cover-letters/two.txt")
 
     def test_no_branch(self):
         with self.unchanged(self.repo):
