@@ -2,14 +2,17 @@
 # Sourced by ci/kernel and ci/check-*: how the rig configures and runs make, in one place.
 src=$BUILD/src
 
-# kmake OBJ ARG...: W=1 always, so that every build is the one that reviewers' robots make, and no build is made twice.  But look at
-# KVM's kernel-doc only: that takes as long as compiling a file, and the compiler's cache doesn't help.
+# kmake OBJ ARG...: W=1 always, so that every build is the one that reviewers' robots make, and no build is made twice.  But kernel-doc,
+# and sparse with C=1, look at the files in KVM_CHANGED only: each takes as long as compiling a file, and the compiler's cache doesn't help.
 kmake() {
 	local obj=$1
+	# shellcheck disable=SC2016 # for make
+	local changed='$(filter $(patsubst $(srctree)/%,%,$<),$(KVM_CHANGED))'
 	shift
 	# shellcheck disable=SC2016 # for make
-	make -C "$src" O="$obj" -j"$(nproc)" W=1 CC="ccache gcc" HOSTCC="ccache gcc" PYTHON3="$PYTHON" \
-		'cmd_checkdoc=$(if $(findstring kvm,$(obj)),PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(KERNELDOC) -none $<)' \
+	KVM_CHANGED=${KVM_CHANGED-} make -C "$src" O="$obj" -j"$(nproc)" W=1 CC="ccache gcc" HOSTCC="ccache gcc" PYTHON3="$PYTHON" \
+		"cmd_checkdoc=\$(if $changed,"'PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(KERNELDOC) -none $<)' \
+		"cmd_checksrc=\$(if $changed,"'$(CHECK) $(CHECKFLAGS) $(c_flags) $<)' \
 		KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=rig KBUILD_BUILD_HOST=rig KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
 }
 
