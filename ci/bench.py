@@ -134,8 +134,8 @@ SCENARIOS = [
     # VMRUN flushes L2's translations and nothing else.
     Scenario("nested-flush", 64, "", "svm_nested_tlb_perf_test -w 16 -1 16 -c 3", "L2, 16 pages, L1 flushes it on each VMRUN", {"flush_asid": 1, "flush_all": 0}),
     # L1's vCPUs change their NPT, which they share, and flush, all at the same time.  Instructions are those of both processors.
-    Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "8 vCPUs on 2 pCPUs write to NPT and flush L2", {}, cpus=2,
-             slow=True, variants=("no-coalescing",)),
+    Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "8 vCPUs on 8 pCPUs write to NPT and flush L2", {}, cpus=8,
+             slow=True),
     # A turn is a whole boot.
     Scenario("l2-boot", 64, "", "", "an L2 Linux boots to init", {}, True, True),
 ]

@@ -919,14 +919,24 @@ class Check(VerbTest):
         self.assertEqual(done.status, 1, done)
         self.assertIn("part two has no cover letter: write docs/cover-letters/two.txt", done.out)
 
-    def builds(self, part="exit 0"):
+    def builds(self, part="exit 0", *options):
         """scripts/check with builds that do nothing, and this in place of ci/check-part."""
         self.set_hazards()
         write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
-        for name, text in {"ci/check-patch": 'echo "$1" >>build/built', "ci/check-part": part, "ci/check-variant": "exit 0",
+        for name, text in {"ci/check-patch": 'echo "$1" >>build/built', "ci/check-part": part, "ci/check-variant": 'echo "$@" >>build/variants',
                            "scripts/build": "exit 0"}.items():
             write(self.path(name), f'#!/bin/bash\ncd "$(dirname "$0")/.."\n{text}\n')
-        return self.verb("check")
+        return self.verb("check", *options)
+
+    def test_variants(self):
+        done = self.builds()
+        self.assertEqual(done.status, 0, done)
+        both = ["no-hyperv no-sev no-smm no-xen", "builtin on-hyperv"]
+        self.assertEqual(read(self.path("build/variants")).splitlines(), both)
+        os.remove(self.path("build/variants"))
+        done = self.builds("exit 0", "--all")
+        self.assertEqual(done.status, 0, done)
+        self.assertEqual(read(self.path("build/variants")).splitlines(), both + sorted(" ".join(both).split()))
 
     def test_tests_come_after_the_last_patch_of_each_part_but_the_last(self):
         # Two selftests, one in the middle.
