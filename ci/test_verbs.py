@@ -483,7 +483,7 @@ class Arguments(VerbTest):
         "setup": [["--bogus"], ["--update", "--bogus"]],
         "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"]],
         "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"]],
-        "test": [["--bogus"]],
+        "test": [["--bogus"], ["bogus"], ["--all", "run"], ["run", "--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
         "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
@@ -1295,7 +1295,7 @@ class Test(VerbTest):
     """scripts/test, with other parts than its own."""
 
     def parts(self, *arguments, **broken):
-        for name in ("run", "mutants", "bench", "check", "ci/test-l1", "ci/test-lockdep", "ci/test-stress", "ci/qemu/build", "ci/qemu/test-rules", "ci/image",
+        for name in ("build", "run", "mutants", "bench", "check", "ci/test-l1", "ci/test-lockdep", "ci/test-stress", "ci/qemu/build", "ci/qemu/test-rules", "ci/image",
                      "ci/kunit"):
             write(self.path(name if "/" in name else f"scripts/{name}"), "#!/bin/sh\n" + broken.get(name.replace("/", "_"), "echo fine\n"))
         write(self.path("ci/test_verbs.py"), "print('fine')\n")
@@ -1311,6 +1311,23 @@ class Test(VerbTest):
         done = self.parts("--all", run=f"echo 5 0 2 >{self.path('build/results/run.count')}")
         self.assert_ok(done)
         self.assertTrue(done.out.endswith("\n15 passed, 0 failed, 2 skipped\n"), done.out)
+
+    def test_some_parts_in_their_order(self):
+        done = self.parts("check", "kunit")
+        self.assert_ok(done)
+        self.assertEqual(re.findall(r"^== (\w+) \(", done.out, re.M), ["kunit", "check"])
+        self.assertTrue(done.out.endswith("\n2 passed, 0 failed, 0 skipped\n"), done.out)
+
+    def test_list_names_all_parts(self):
+        listed_parts = [l.split()[0] for l in self.verb("test", "--list").out.splitlines()]
+        done = self.parts("--all")
+        self.assertEqual(re.findall(r"^== (\w+) \(", done.out, re.M), listed_parts)
+
+    def test_a_failed_build_ends_it(self):
+        done = self.parts(build="echo no compiler >&2; exit 1\n")
+        self.assertEqual(done.status, 1)
+        self.assertIn("the kernels cannot be built: nothing was tested", done.err)
+        self.assertNotIn("== run", done.out)
 
     def test_says_again_what_failed(self):
         count = self.path("build/results/run.count")
@@ -1329,6 +1346,7 @@ class Test(VerbTest):
         self.assertIn("neither passed nor failed", end[2])
 
     def test_ctrl_c_ends_all_of_it(self):
+        write(self.path("scripts/build"), "#!/bin/sh\n")
         write(self.path("scripts/run"), "#!/bin/sh\nsleep 1000\n")
         with started(self.command("test"), self.env) as p:
             self.assertTrue(wait_until(lambda: "sleep 1000" in ours().values(), 30))
