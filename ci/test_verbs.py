@@ -492,7 +492,7 @@ class Arguments(VerbTest):
         "export": [["--bogus"]],
         "check": [["--bogus"], ["--quick", "--bogus"]],
         "apply": [[], ["--bogus"], ["one", "two", "three"], [".", "nosuch"], [".", "--bogus"]],
-        "sign": [["--bogus"]],
+        "sign": [["--bogus"], ["one", "two"]],
         "send": [["--bogus"], ["--to"], ["nosuch"], ["one", "two"], ["one", "--bogus"], ["one", "--to"]],
         "help": [["--bogus"]],
     }
@@ -1763,6 +1763,14 @@ class Send(Branch):
         with self.unchanged(self.repo):
             self.assert_refuses(self.verb("send", "two", "--yes"), "send", "KVM: VMX: Name the third number", "scripts/sign")
         self.assertFalse(os.path.exists(self.path("build/mails")))
+
+    def test_sign_a_part(self):
+        self.make_tree()
+        with self.unchanged(self.repo):
+            self.assert_refuses(self.verb("sign", "three"), "sign", "there is no part three in series (there are: one two)")
+        self.assert_ok(self.verb("sign", "two"), "2 patches signed by Sender <sender@example.org>")
+        signed = ["Signed-off-by: Sender" in m for m in git(self.repo, "log", "--reverse", "-4", "--format=%B%x00").split("\0")[:4]]
+        self.assertEqual(signed, [False, False, True, True])
 
     def test_signed_by_somebody_else(self):
         self.make_tree()
