@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""bench.py [--quick] [--record] [--variants IMAGE] BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called by scripts/bench.  --names: the scenarios.
+"""bench.py [--quick] [--record] [--variants IMAGE] [--nested IMAGE] BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called by scripts/bench.  --names: the scenarios.
 
 Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
 one ASID, flushes of all, page walks, groups of VMCB fields that were not clean, and L0's instructions (the median of all turns, since
@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 
+import figures as docs
 import page
 from guest import TOP, Guest, GuestError, below, die, end_on_signals, say_where
 
@@ -297,6 +298,7 @@ def main():
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--variants")
+    parser.add_argument("--nested")
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
@@ -315,6 +317,10 @@ def main():
         kinds[s.asids, s.params, s.cpus, s.cpu, s.slow and s.name].append(s)
     for mine in kinds.values():
         machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images.items()]
+        # The series without part contexts.
+        with_l2 = [s for s in mine if "nested" in s.command and not s.slow]
+        if args.nested and with_l2:
+            machines.append(Machine(slots, "part-nested", args.nested, with_l2, turns, qemu))
         mine = [s for s in mine if s.variants]
         if args.variants and mine:
             machines.append(Machine(slots, SWITCH, args.variants, mine, turns, qemu))
@@ -369,6 +375,7 @@ def main():
                 for kernel, got in figures[s.name].items():
                     if not s.slow and not s.few:
                         f.write("\t".join([s.name, kernel] + [f"{got[c]:.3f}" for c in EXACT]) + "\n")
+        docs.write(todo, figures)
     with open(args.out + ".count", "w", encoding="utf-8") as f:
         f.write(f"{len(todo) - failed} {failed} 0\n")
     print(f"bench: {len(todo)} scenarios in {time.monotonic() - start:.0f} s; {os.path.relpath(args.out, TOP)}.tsv and .html")

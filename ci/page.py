@@ -65,7 +65,7 @@ def write(path, scenarios, figures, curves):
     for s in scenarios:
         out += rows(s, figures[s.name])
     out.append(f"</table><p>\u00d7 base: instructions, relative to the base. References: what the page walks cost at most, {REFERENCES} memory references "
-               "each (two dimensions of four levels). VMCB reloads: groups of fields that VMRUN had to read again, as they were not clean. Bytes per VM: the kernel's memory, i.e. all but the guest's and the process's own, the process's share of the kernel included. Other kernels than base and series are what the series could do instead (ci/variants); "
+               "each (two dimensions of four levels). VMCB reloads: groups of fields that VMRUN had to read again, as they were not clean. Bytes per VM: the kernel's memory, i.e. all but the guest's and the process's own, the process's share of the kernel included. part-nested is the series without part contexts. Other kernels are what the series could do instead (ci/variants); "
                "\u201cswitch\u201d is the kernel that can be any of them.</p></html>")
     with open(path + ".new", "w", encoding="utf-8") as f:
         f.write("\n".join(out) + "\n")

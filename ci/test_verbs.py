@@ -1291,6 +1291,57 @@ class Bench(VerbTest):
         self.assertEqual([n for _, _, _, points in bench.CURVES for n in points.values() if n not in names], [])
 
 
+class Figures(VerbTest):
+    """The tables in cover letters."""
+
+    LETTER = "KVM: Part two\n\nNumbers:\n\n  scripts/bench pinned \\\n    vms-4\n\nThat is all.\n"
+
+    def setUp(self):
+        super().setUp()
+        write(self.path("docs/cover-letters/two.txt"), self.LETTER)
+
+    def record(self, walks=9):
+        """What scripts/bench --record does in the end."""
+        counts = {"flush_asid": 1, "flush_all": 0.25, "walks": walks, "reloads": 2, "instructions": 1000}
+        names = {"pinned": "one vCPU", "vms-4": "4 VMs"}
+        program = f"""import sys, types
+sys.path.insert(0, {self.path("ci")!r})
+import figures
+figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.items()], dict.fromkeys({list(names)!r}, dict.fromkeys(("base", "series"), {counts!r})))"""
+        done = run([sys.executable, "-c", program], self.env)
+        self.assertEqual(done.status, 0, done)
+
+    def check(self):
+        with self.unchanged():
+            return run([sys.executable, self.path("ci/figures.py")], self.env)
+
+    def test_recorded(self):
+        for walks in (9, 10):
+            self.record(walks)
+            letter = read(self.path("docs/cover-letters/two.txt"))
+            self.assertIn("  4 VMs\n    base               1.00   0.250", letter)
+            self.assertEqual(letter.count(f"{walks}.00     2.00       1000\n"), 2)
+            self.assertTrue(letter.endswith("x 1.000\n\nThat is all.\n"), letter)
+            self.assertEqual(self.check(), (0, "", ""))
+
+    def test_another_figure(self):
+        self.record()
+        letter = self.path("docs/cover-letters/two.txt")
+        write(letter, read(letter).replace("9.00", "8.00", 1))
+        self.assertEqual(self.check(), (1, 'docs/cover-letters/two.txt: "one vCPU" is not as in docs/numbers.md: run scripts/bench --record\n', ""))
+
+    def test_a_scenario_is_missing(self):
+        self.record()
+        letter = self.path("docs/cover-letters/two.txt")
+        write(letter, read(letter).replace("    vms-4\n", "    vms-4 vms-8\n"))
+        self.assertEqual(self.check()[:2], (1, "docs/cover-letters/two.txt: the table below scripts/bench pinned has 2 scenarios of 3: run scripts/bench --record\n"))
+
+    def test_never_recorded(self):
+        done = self.check()
+        self.assertEqual(done.status, 1)
+        self.assertRegex(done.err, r"^\S*rig: .*docs/numbers.md: No such file or directory: run scripts/bench --record\n$")
+
+
 class Test(VerbTest):
     """scripts/test, with other parts than its own."""
 

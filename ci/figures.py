@@ -1,0 +1,98 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""figures.py: do the tables in docs/cover-letters have the figures of docs/numbers.md?  scripts/bench --record writes both, from one run.
+
+A table in a cover letter stands below the command that measures it, "  scripts/bench SCENARIO...", up to the next empty line.
+"""
+import glob
+import os
+import re
+import sys
+
+from guest import TOP, die
+
+NUMBERS = os.path.join(TOP, "docs/numbers.md")
+LETTERS = os.path.join(TOP, "docs/cover-letters/*.txt")
+TABLE = re.compile(r"^  scripts/bench ((?:[^\n]*\\\n)*[^\n]*)\n((?:  [^\n]*\n)*)", re.M)
+HEADER = """\
+                     TLB flushes       page     VMCB       L0's
+                     ASID     all     walks  reloads     instr.
+"""
+INTRO = """\
+# What a turn costs, base against series
+
+Written by `scripts/bench --record`, all from one run. `scripts/bench SCENARIO` measures a scenario again. A turn is what the title says: a vCPU that takes its
+turn on a pCPU, or, with an L2, a round trip from L1 to L2 and back.
+
+- TLB flushes, of one ASID and of all of them, and page walks are exact counts of the TLB model, which keeps each entry until the architecture
+  demands that it goes. Real TLBs are smaller, so the base loses less by flushing.
+- VMCB reloads are groups of VMCB fields that the CPU has to load because KVM does not say that they are clean.
+- Instructions are L0's, by QEMU's icount. x is the share of the base's.
+- `part-nested` is the series up to the end of part nested, without contexts.
+- `switch` is the series in a kernel that can also be the variants below it, which costs some instructions: compare variants with it.
+- `nested_tlb_max_age` is an hour unless the title says otherwise, so that the counts are the same in each run. The default is 10 ms.
+
+"""
+
+
+def rows(scenario, got):
+    """A scenario's title and figures, a line for each kernel."""
+    text = scenario.title + "\n"
+    for kernel, f in got.items():
+        ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
+        text += (f"  {kernel:16}{f['flush_asid']:7.2f}{f['flush_all']:8.3f}{f['walks']:10.2f}{f['reloads']:9.2f}{f['instructions']:11.0f}{ratio}\n")
+    return text
+
+
+def indented(text):
+    return "".join("  " + l for l in text.splitlines(True))
+
+
+def scenarios_of(command):
+    return command.replace("\\\n", " ").split()
+
+
+def write(scenarios, figures):
+    """docs/numbers.md and the cover letters' tables."""
+    by_name = {s.name: rows(s, figures[s.name]) for s in scenarios}
+    with open(NUMBERS, "w", encoding="utf-8") as f:
+        f.write(INTRO + "```\n" + HEADER + "".join(by_name.values()) + "```\n")
+    for path in glob.glob(LETTERS):
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        new = TABLE.sub(lambda m: f"  scripts/bench {m[1]}\n" + indented(HEADER + "".join(by_name[n] for n in scenarios_of(m[1]))), text)
+        if new != text:
+            with open(path, "w", encoding="utf-8") as f:
+                f.write(new)
+
+
+ROWS = re.compile(r"^(\S[^\n]*)\n((?:  [^\n]*\n)+)", re.M)
+
+
+def tables():
+    """Of each table: the cover letter, the scenarios, what is below them."""
+    for path in sorted(glob.glob(LETTERS)):
+        with open(path, encoding="utf-8") as f:
+            for command, table in TABLE.findall(f.read()):
+                yield os.path.relpath(path, TOP), scenarios_of(command), re.sub(r"^  ", "", table, flags=re.M).removeprefix(HEADER)
+
+
+def main():
+    bad, recorded = [], None
+    for letter, scenarios, table in tables():
+        if recorded is None:
+            with open(NUMBERS, encoding="utf-8") as f:
+                recorded = dict(ROWS.findall(f.read().partition("```\n")[2].removeprefix(HEADER)))
+        shown = dict(ROWS.findall(table))
+        bad += [f"{letter}: \"{title}\" is not as in docs/numbers.md" for title, got in shown.items() if recorded.get(title) != got]
+        if len(shown) != len(scenarios):
+            bad.append(f"{letter}: the table below scripts/bench {scenarios[0]} has {len(shown)} scenarios of {len(scenarios)}")
+    print("".join(b + ": run scripts/bench --record\n" for b in bad), end="")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except OSError as e:
+        die(f"{e.filename}: {e.strerror}: run scripts/bench --record")
