@@ -482,7 +482,7 @@ class Arguments(VerbTest):
     BAD = {
         "setup": [["--bogus"], ["--update", "--bogus"]],
         "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"]],
-        "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"]],
+        "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"]],
         "test": [["--bogus"], ["bogus"], ["--all", "run"], ["run", "--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
         "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
