@@ -15,8 +15,8 @@ NUMBERS = os.path.join(TOP, "docs/numbers.md")
 LETTERS = os.path.join(TOP, "docs/cover-letters/*.txt")
 TABLE = re.compile(r"^  scripts/bench ((?:[^\n]*\\\n)*[^\n]*)\n((?:  [^\n]*\n)*)", re.M)
 HEADER = """\
-                     TLB flushes       page     VMCB       L0's
-                     ASID     all     walks  reloads     instr.
+                        TLB flushes     page    VMCB       L0's
+                        ASID    all    walks reloads     instr.
 """
 INTRO = """\
 # What a turn costs, base against series
@@ -35,12 +35,18 @@ turn on a pCPU, or, with an L2, a round trip from L1 to L2 and back.
 """
 
 
+def count(value, digits):
+    """Less than nothing is noise, and of many only whole ones count."""
+    return f"{max(0, value):.{digits if value < 10000 else 0}f}"
+
+
 def rows(scenario, got):
     """A scenario's title and figures, a line for each kernel."""
     text = scenario.title + "\n"
     for kernel, f in got.items():
         ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
-        text += (f"  {kernel:16}{f['flush_asid']:7.2f}{f['flush_all']:8.3f}{f['walks']:10.2f}{f['reloads']:9.2f}{f['instructions']:11.0f}{ratio}\n")
+        text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 3):>7}{count(f['walks'], 2):>9}{count(f['reloads'], 2):>8}"
+                 f"{f['instructions']:11.0f}{ratio}\n")
     return text
 
 

@@ -1298,6 +1298,7 @@ class Figures(VerbTest):
 
     def setUp(self):
         super().setUp()
+        os.remove(self.path("docs/numbers.md"))
         write(self.path("docs/cover-letters/two.txt"), self.LETTER)
 
     def record(self, walks=9):
@@ -1319,8 +1320,8 @@ figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.item
         for walks in (9, 10):
             self.record(walks)
             letter = read(self.path("docs/cover-letters/two.txt"))
-            self.assertIn("  4 VMs\n    base               1.00   0.250", letter)
-            self.assertEqual(letter.count(f"{walks}.00     2.00       1000\n"), 2)
+            self.assertIn("  4 VMs\n    base                  1.00  0.250", letter)
+            self.assertEqual(letter.count(f"{walks}.00    2.00       1000\n"), 2)
             self.assertTrue(letter.endswith("x 1.000\n\nThat is all.\n"), letter)
             self.assertEqual(self.check(), (0, "", ""))
 
