@@ -63,6 +63,10 @@ def write(scenarios, figures):
     by_name = {s.name: rows(s, figures[s.name]) for s in scenarios}
     with open(NUMBERS, "w", encoding="utf-8") as f:
         f.write(INTRO + "```\n" + HEADER + "".join(by_name.values()) + "```\n")
+    for letter, names, _ in tables():
+        for n in names:
+            if n not in by_name:
+                die(f"{letter}: there is no scenario {n}: correct the line scripts/bench {names[0]}")
     for path in glob.glob(LETTERS):
         with open(path, encoding="utf-8") as f:
             text = f.read()
