@@ -1,0 +1,386 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""bench.py [--quick] [--record] [--variants IMAGE] [--nested IMAGE] BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called by scripts/bench.  --names: the scenarios.
+
+Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
+one ASID, flushes of all, page walks, groups of VMCB fields that were not clean, and L0's instructions (the median of all turns, since
+a tick takes as many as two turns); and how many bytes per VM the kernel uses in the end.  Each workload runs with two numbers of turns; the difference is due to the additional turns alone.  Writes OUT.tsv, OUT.html and OUT.count, or
+OUT-partial.tsv if it does not get to its end.  Exit status 0: the series does not do worse than worse() allows, and the counts are those
+of ci/bench/expected, which --record writes.
+"""
+import argparse
+import collections
+import csv
+import os
+import re
+import sys
+import threading
+import time
+
+import figures as docs
+import page
+from guest import TOP, Guest, GuestError, below, die, end_on_signals, say_where
+
+# What the series may cost more than the base: a factor for L0's instructions, of which a turn has thousands, and the flushes and
+# walks per turn that a timer interrupt at the wrong moment makes.
+INSTRUCTIONS = 1.02
+NOISE = 0.02
+QUICK_NOISE = 0.05
+TURNS = (200, 1200)
+QUICK_TURNS = (50, 300)
+FEW_TURNS = (4, 20)
+FEW_NOISE = 0.1
+
+# must: figures of the series that are known in advance.  faster: the share of the base's instructions that it must not exceed either.
+# more: not a part of --quick.  slow: nor is this, and it has a machine of its own.  cpus: of L0.  cpu: more properties of them.
+# variants: of ci/alternatives, what the series could do instead.  few: a turn takes long, and a few of them are not exact.
+# than: a variant that the series may not cost more than, but for INSTRUCTIONS.  reloads_of: the scenario with the highest number of VMCB fields to reload.
+# like: a scenario whose instructions the series must not exceed either, but for INSTRUCTIONS.
+Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow cpus cpu variants more few than "
+                                  "reloads_of like", defaults=({}, False, False, 1, "", (), False, False, (), "", ""))
+# L1 boots twice, and once more with an L2 that boots to its init and powers off: what that took on top is the one turn.  L0 idles
+# meanwhile, so it's the CPU time of L1's QEMU, with all that L0 does for it.
+L2_BOOT = """
+boots() {
+	svm-tlb cputime /tmp/took sh "$1" || exit 1
+	took=$(cat /tmp/took)
+	echo "$2 turns, $((took - ${alone:-0})) TSC cycles per turn"
+	echo "NUMBER $(svm-tlb)"
+}
+cat >/tmp/without <<'END-without'
+WITHOUT
+END-without
+cat >/tmp/with <<'END-with'
+WITH
+END-with
+boots /tmp/without 0
+boots /tmp/without 0
+alone=$took
+boots /tmp/with 1
+"""
+# Nothing is flushed, and nothing looked up again.
+STEADY = {"flush_asid": 0, "flush_all": 0, "walks": 0}
+SCENARIOS = [
+    Scenario("pinned", 64, "", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages"),
+    Scenario("pinned-npt0", 64, "npt=0", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages, npt=0"),
+    Scenario("siblings-2", 64, "", "svm_tlb_perf_test -w 16 -v 2", "2 vCPUs of a VM on one pCPU"),
+    Scenario("siblings-4", 64, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU", variants=("no-private-asids",)),
+    Scenario("siblings-8", 64, "", "svm_tlb_perf_test -w 16 -v 8", "8 vCPUs of a VM on one pCPU", more=True),
+    Scenario("siblings-16", 64, "", "svm_tlb_perf_test -w 16 -v 16", "16 vCPUs of a VM on one pCPU", more=True),
+    # Three of four turns begin with an ASID that has changed hands, which takes 90 instructions more than flushing all every third time.
+    Scenario("siblings-4-asids-4", 4, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU, 4 ASIDs"),
+    Scenario("vms-4", 16, "", "svm_tlb_perf_test -w 16 -m 4", "4 VMs, 16 ASIDs"),
+    Scenario("vms-8", 16, "", "svm_tlb_perf_test -w 16 -m 8", "8 VMs, 16 ASIDs", more=True),
+    Scenario("vms-16", 16, "", "svm_tlb_perf_test -w 16 -m 16", "16 VMs, 16 ASIDs", more=True),
+    Scenario("vms-20", 16, "", "svm_tlb_perf_test -w 16 -m 20", "20 VMs, 16 ASIDs"),
+    Scenario("idle-60", 16, "", "svm_tlb_perf_test -w 16 -m 4 -i 60", "4 VMs beside 60 idle ones, 16 ASIDs"),
+    # KVM flushes, as its MMU notifier has to.
+    Scenario("discard", 64, "", "svm_tlb_perf_test -w 16 -d", "one vCPU, userspace discards its 16 pages"),
+    Scenario("discard-4", 64, "", "svm_tlb_perf_test -w 16 -d -v 4", "4 vCPUs of a VM, userspace discards 16 pages", more=True),
+    Scenario("new-vm", 64, "", "svm_tlb_perf_test -w 16 -n", "a VM is created, runs, and is freed", more=True, few=True),
+    # A turn is a round trip from L1 to L2 and back.
+    Scenario("nested-w0", 64, "", "svm_nested_tlb_perf_test -w 0", "L2, no pages", STEADY, True),
+    Scenario("nested-w16", 64, "", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages", STEADY, True),
+    Scenario("nested-w64", 64, "", "svm_nested_tlb_perf_test -w 64", "L2, 64 pages", STEADY, True),
+    Scenario("nested-w256", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages", STEADY, True),
+    Scenario("nested-w1024", 64, "", "svm_nested_tlb_perf_test -w 1024", "L2, 1024 pages", STEADY, True, more=True),
+    Scenario("nested-2m", 64, "", "svm_nested_tlb_perf_test -w 16 -2", "L2, 16 pages of 2M", STEADY, True, more=True),
+    Scenario("nested-cpuid", 64, "", "svm_nested_tlb_perf_test -w 16 -e", "L2, 16 pages, exits with CPUID", STEADY, True, more=True),
+    Scenario("nested-shadow", 64, "", "svm_nested_tlb_perf_test -w 16 -s", "L2, 16 pages, L1 doesn't use NPT", STEADY, True),
+    Scenario("nested-npt0", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s", "L2, 16 pages, npt=0", STEADY, True),
+    Scenario("nested-l2s-2", 64, "", "svm_nested_tlb_perf_test -w 16 -l 2", "2 L2s, 16 pages", STEADY),
+    Scenario("nested-l2s-4", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4", "4 L2s, 16 pages", STEADY),
+    Scenario("nested-l2s-8", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages", STEADY, variants=("one-l2-asid",)),
+    # KVM keeps eight domains per vCPU.
+    Scenario("nested-l2s-16", 64, "", "svm_nested_tlb_perf_test -w 16 -l 16", "16 L2s, 16 pages", more=True),
+    # As for the L2s of a hypervisor: each has an NPT of its own, and KVM needs a root for each.
+    Scenario("nested-roots-1", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 1", "L2, 16 pages, NPT of its own", STEADY, True),
+    Scenario("nested-roots-2", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 2", "2 L2s, 16 pages, NPTs of their own", STEADY, more=True, like="nested-roots-1"),
+    Scenario("nested-roots-4", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 4", "4 L2s, 16 pages, NPTs of their own", STEADY, more=True, like="nested-roots-1"),
+    Scenario("nested-roots-5", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 5", "5 L2s, 16 pages, NPTs of their own", STEADY, like="nested-roots-1"),
+    Scenario("nested-roots-8", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 8", "8 L2s, 16 pages, NPTs of their own", STEADY, like="nested-roots-1",
+             variants=("four-roots",)),
+    Scenario("nested-roots-9", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 9", "9 L2s, 16 pages, NPTs of their own", more=True),
+    # Without NPT in L0, KVM looks at each root when it emulates INVLPG, and more roots save nothing here.
+    Scenario("npt0-roots-8", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s -r -l 8 -i", "8 L2s with CR3s of their own, INVLPG, npt=0", more=True,
+             variants=("eight-shadow-roots",)),
+    # Whoever gives L2s the same ASID flushes it when they take turns, unless they are the same to the TLB, as these are.
+    Scenario("nested-l2s-8-asid-1", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8 -a 1", "8 L2s with one ASID, 16 pages", STEADY, more=True),
+    Scenario("nested-move", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4 -v 2 -m", "4 L2s move between 2 vCPUs", STEADY,
+             variants=("one-context", "lru-contexts")),
+    # Nobody runs an L2 anymore, but KVM may still keep track of all their VMCBs.
+    Scenario("nested-discard", 64, "", "svm_nested_tlb_perf_test -w 0 -l 8 -v 4 -d", "4 vCPUs ran 8 L2s each, userspace discards a page",
+             STEADY, variants=("caches-do-not-expire",)),
+    # What contexts are for: L1 intercepts MSRs, and doesn't change its VMCBs, as far as clean bits tell.
+    Scenario("nested-clean", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k", "L2, MSR bitmap, clean VMCB", STEADY, 0.9),
+    Scenario("nested-clean-8", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k -l 8", "8 L2s, MSR bitmaps, clean VMCBs", STEADY, 0.9,
+             variants=("one-context", "lru-contexts"), reloads_of="nested-clean"),
+    Scenario("nested-clean-16", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k -l 16", "16 L2s, MSR bitmaps, clean VMCBs",
+             more=True, variants=("one-context", "lru-contexts"), than=("one-context",)),
+    # More L2s than a vCPU has contexts for, but not more than two have.
+    Scenario("nested-move-12", 64, "", "svm_nested_tlb_perf_test -w 16 -l 12 -v 2 -m -b", "12 L2s, MSR bitmaps, move between 2 vCPUs",
+             more=True, variants=("one-context", "lru-contexts"), than=("one-context",)),
+    # L2 flushes for itself, as it does for each munmap(): a walk for each page, and nothing else.
+    Scenario("nested-invlpg", 64, "", "svm_nested_tlb_perf_test -w 16 -i", "L2 maps 16 pages anew and uses INVLPG",
+             {"flush_asid": 0, "flush_all": 0, "walks": 16}, True),
+    # AVIC is inhibited while L2 runs, i.e. is switched on each time that the vCPU is back in L1.  The emulated CPU ignores that it is on.
+    Scenario("nested-avic", 64, "avic=1 force_avic=1", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, AVIC", STEADY, True),
+    # What the base does, for L1s that don't flush when they have to.
+    Scenario("nested-age-0", 64, "nested_tlb_max_age=0", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, nested_tlb_max_age=0"),
+    # With 1 ms, L2 is flushed and synced on each tick, every 4 ms.  The default is 10 ms.
+    Scenario("nested-age-1", 64, "nested_tlb_max_age=1", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, nested_tlb_max_age=1", slow=True),
+    # Entries as a Zen core has them, 4K pages, LRU.
+    Scenario("nested-w256-tlb", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, TLB of 3072", STEADY, True, cpu=",x-svm-tlb-entries=3072"),
+    Scenario("nested-l2s-8-tlb", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages, TLB of 3072", STEADY, cpu=",x-svm-tlb-entries=3072"),
+    # VMRUN flushes L2's translations and nothing else.
+    Scenario("nested-flush", 64, "", "svm_nested_tlb_perf_test -w 16 -1 16 -c 3", "L2, 16 pages, L1 flushes it on each VMRUN", {"flush_asid": 1, "flush_all": 0}),
+    # L1's vCPUs change their NPT, which they share, and flush, all at the same time.  Instructions are those of both processors.
+    Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "8 vCPUs on 8 pCPUs write to NPT and flush L2", {}, cpus=8,
+             slow=True),
+    # A turn is a whole boot.
+    Scenario("l2-boot", 64, "", "", "an L2 Linux boots to init", {}, True, True),
+]
+# The kernel that can be any of the variants, and is none of them: asking takes instructions, too.
+SWITCH = "switch"
+COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks", "reloads")
+COLUMNS = COUNTERS + ("instructions", "bytes")
+# What is the same on any machine, to QUICK_NOISE and a share of it: less than one walk in four hundred.
+EXACT = ("flush_asid", "flush_all", "walks", "reloads")
+EXPECTED = os.path.join(TOP, "ci/bench/expected")
+EXPECTED_NOISE = 0.002
+# How costs grow: title, what grows, what is shown, and how much of it the scenarios have.
+CURVES = [
+    ("Page walks per round trip, by the pages that L2 touches", "4K pages", "walks",
+     {n: f"nested-w{n}" for n in (0, 16, 64, 256, 1024)}),
+    ("Page walks per round trip, by the number of L2s that take turns", "L2s, 16 pages each", "walks",
+     {1: "nested-w16", **{n: f"nested-l2s-{n}" for n in (2, 4, 8, 16)}}),
+    ("L0's instructions per round trip, by the number of L2s that take turns", "L2s, 16 pages each", "instructions",
+     {1: "nested-w16", **{n: f"nested-l2s-{n}" for n in (2, 4, 8, 16)}}),
+    ("Page walks per round trip, by the number of L2s that take turns, each with an NPT of its own", "L2s, 16 pages each", "walks",
+     {n: f"nested-roots-{n}" for n in (1, 2, 4, 5, 8, 9)}),
+    ("L0's instructions per turn, by the vCPUs of a VM on one pCPU", "vCPUs", "instructions",
+     {1: "pinned", **{n: f"siblings-{n}" for n in (2, 4, 8, 16)}}),
+    ("Page walks per turn, by the VMs that take turns on 16 ASIDs", "VMs, 16 pages each", "walks",
+     {1: "pinned", **{n: f"vms-{n}" for n in (4, 8, 16, 20)}}),
+]
+
+
+class Machine(threading.Thread):
+    """One boot of one kernel: all scenarios that want the same processors and module parameters, one after the other."""
+
+    def __init__(self, slots, kernel, image, scenarios, turns, qemu):
+        super().__init__(daemon=True)
+        self.slots, self.kernel, self.scenarios, self.turns = slots, kernel, scenarios, turns
+        s = scenarios[0]
+        # One flush in 100 ms would be in some of the runs, and not in the others: nested-age-1 is about these.
+        params = s.params if kernel == "base" or "nested_tlb_max_age" in s.params else s.params + " nested_tlb_max_age=3600000"
+        self.options = {"image": image, "level": 0, "cpus": s.cpus, "modules": (f"kvm_amd {params}",), "qemu": qemu,
+                        "cpu": f",x-svm-asids={s.asids}{s.cpu}", "icount": True}
+        self.guest = self.error = None
+        self.got = {}
+
+    def run(self):
+        command = "cd /selftests\n"
+        for i, s in enumerate(self.scenarios):
+            if not s.command:
+                with_l2 = below(2, "l2", "true", "/tmp/l2.console", 256)
+                command += L2_BOOT.replace("NUMBER", str(i)).replace("WITHOUT", below(1, "l1", "true", "/dev/null", 640)) \
+                    .replace("WITH", below(1, "l1", with_l2, "/dev/null", 640))
+                continue
+            for v in self.variants(s):
+                if self.kernel == SWITCH:
+                    command += f"printf %s {v or 'none'} >/sys/module/kvm/parameters/mutant || exit 1\n"
+                # The first run is for KVM's first VMRUN, and for L0's own caches.
+                for t in (1, *(FEW_TURNS if s.few else self.turns)):
+                    command += f"svm-tlb memory /tmp/bytes ./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb) bytes=$(cat /tmp/bytes)\"\n"
+        with self.slots:
+            self.guest = guest = Guest(command=command, **self.options)
+            try:
+                out = guest.qemu.stdout.read().decode(errors="replace")
+                guest.qemu.wait()
+                if guest.result():
+                    raise GuestError(f"the workload failed:\n{out}")
+                for i, s in enumerate(self.scenarios):
+                    for v in self.variants(s):
+                        self.got[s.name, v or self.kernel] = self.per_turn(s, f"{i}{v}", out)
+            except GuestError as e:
+                self.error = str(e)
+            finally:
+                guest.close()
+
+    def variants(self, scenario):
+        return ("", *scenario.variants) if self.kernel == SWITCH else ("",)
+
+    def per_turn(self, scenario, number, out):
+        """What one of the additional turns cost, from what the guest printed."""
+        runs = re.findall(rf"^(\d+) turns, (\d+) TSC cycles per turn\r?\n{number} (vmrun=.*)$", out, re.M)
+        if len(runs) != 3:
+            raise GuestError(f"no figures of {scenario.name}:\n{out}")
+        counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(\d+)", line)) for _, _, line in runs]
+        turns = [int(t) for t, _, _ in runs]
+        more = turns[2] - turns[1]
+        per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
+        per_turn["instructions"] = int(runs[2][1])
+        # Unlike the others, the first run also pays for what the kernel keeps for those that follow.  A boot has nothing left in the end.
+        per_turn["bytes"] = min(counts[1]["bytes"], counts[2]["bytes"]) / vms(scenario) if "bytes" in counts[2] else 0
+        return per_turn
+
+
+def vms(scenario):
+    """How many VMs there are in the end."""
+    options = dict(re.findall(r" -([mi]) (\d+)", scenario.command))
+    return int(options.get("m", 1)) + int(options.get("i", 0))
+
+
+def worse(scenario, base, series, noise):
+    """What the series does worse than the base, or than it must, in words."""
+    bad = [f"{c} {series[c]:.3f} per turn, must be {n}" for c, n in scenario.must.items() if abs(series[c] - n) > noise]
+    # A full flush makes all vCPUs of all VMs start from nothing: one of these is worth many of one ASID, which show up as walks.
+    for c in ("flush_all", "walks") + (() if base["flush_all"] > noise else ("flush_asid",)):
+        if series[c] > base[c] + noise:
+            bad.append(f"{c} {series[c]:.3f} per turn, {base[c]:.3f} on the base")
+    most = scenario.faster or INSTRUCTIONS
+    if series["instructions"] > most * base["instructions"]:
+        bad.append(f"{series['instructions']:.0f} instructions per turn, {base['instructions']:.0f} on the base, must be {most:.2f} of these at most")
+    return bad
+
+
+def worse_than_variants(scenario, got):
+    """The same for the variants that it must not be worse than: in the kernel that they are in, which asks what it is all the time."""
+    for v in scenario.than:
+        if v in got and got[SWITCH]["instructions"] > INSTRUCTIONS * got[v]["instructions"]:
+            yield f"{got[SWITCH]['instructions']:.0f} instructions per turn, {got[v]['instructions']:.0f} with {v}"
+
+
+def worse_than_scenarios(scenario, figures, noise):
+    """The same for other scenarios, of those that were measured."""
+    mine, most, like = (figures.get(name, {}).get("series") for name in (scenario.name, scenario.reloads_of, scenario.like))
+    if most and mine["reloads"] > most["reloads"] + noise:
+        yield f"{mine['reloads']:.3f} groups of VMCB fields reloaded per turn, {most['reloads']:.3f} in {scenario.reloads_of}"
+    if like and mine["instructions"] > INSTRUCTIONS * like["instructions"]:
+        yield f"{mine['instructions']:.0f} instructions per turn, {like['instructions']:.0f} in {scenario.like}"
+
+
+def read_expected():
+    with open(EXPECTED, encoding="utf-8") as f:
+        return {(r["scenario"], r["kernel"]): r for r in csv.DictReader(f, delimiter="\t")}
+
+
+def unexpected(scenario, got, expected):
+    """Counts that are not those of ci/bench/expected, in words."""
+    for kernel, f in got.items():
+        was = expected.get((scenario.name, kernel))
+        if not was:
+            yield f"ci/bench/expected does not have it for {kernel}: run scripts/bench --record"
+            continue
+        for c in EXACT:
+            if abs(f[c] - float(was[c])) > QUICK_NOISE + EXPECTED_NOISE * float(was[c]):
+                yield f"{kernel}: {c} {f[c]:.3f} per turn, {was[c]} in ci/bench/expected; if that's as it should be, run scripts/bench --record"
+
+
+def write_tsv(path, scenarios, machines):
+    """The figures that there are; returns scenario -> kernel -> counter -> per turn."""
+    figures = {s.name: {kernel: f for m in machines for (name, kernel), f in m.got.items() if name == s.name} for s in scenarios}
+    with open(path + ".new", "w", encoding="utf-8") as tsv:
+        tsv.write("\t".join(("scenario", "kernel") + COLUMNS) + "\n")
+        for name, got in figures.items():
+            for kernel, f in got.items():
+                tsv.write("\t".join([name, kernel] + [f"{f[c]:.3f}" for c in COLUMNS]) + "\n")
+    os.replace(path + ".new", path)
+    return figures
+
+
+def main():
+    if sys.argv[1:] == ["--names"]:
+        print("\n".join(s.name for s in SCENARIOS))
+        return 0
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--variants")
+    parser.add_argument("--nested")
+    parser.add_argument("base")
+    parser.add_argument("series")
+    parser.add_argument("out")
+    parser.add_argument("scenarios", nargs="*")
+    args = parser.parse_args()
+    todo = [s for s in SCENARIOS if (s.name in args.scenarios if args.scenarios else not (args.quick and (s.slow or s.more)))]
+    turns = QUICK_TURNS if args.quick else TURNS
+    qemu = say_where("qemu")
+    start, failed = time.monotonic(), 0
+    slots = threading.Semaphore(os.cpu_count() or 1)
+    images = {"base": args.base, "series": args.series}
+    machines = []
+    # What is slow has a machine of its own.
+    kinds = collections.defaultdict(list)
+    for s in todo:
+        kinds[s.asids, s.params, s.cpus, s.cpu, s.slow and s.name].append(s)
+    for mine in kinds.values():
+        machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images.items()]
+        # The series without part contexts.
+        with_l2 = [s for s in mine if "nested" in s.command and not s.slow]
+        if args.nested and with_l2:
+            machines.append(Machine(slots, "part-nested", args.nested, with_l2, turns, qemu))
+        mine = [s for s in mine if s.variants]
+        if args.variants and mine:
+            machines.append(Machine(slots, SWITCH, args.variants, mine, turns, qemu))
+
+    def partial():
+        """What there is when it does not get to its end."""
+        if not any(m.got for m in machines):
+            return ""
+        write_tsv(args.out + "-partial.tsv", todo, machines)
+        return f", what was measured is in {os.path.relpath(args.out, TOP)}-partial.tsv"
+
+    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s{partial()}")
+
+    for m in machines:
+        m.start()
+    told = start
+    while any(m.is_alive() for m in machines):
+        time.sleep(0.2)
+        if time.monotonic() - told >= 60:
+            told = time.monotonic()
+            print(f"bench: {sum(not m.is_alive() for m in machines)} of {len(machines)} machines done after {told - start:.0f} s", flush=True)
+    for m in machines:
+        if m.error:
+            die(f"{' '.join(s.name for s in m.scenarios)} on the {m.kernel} kernel{partial()}: {m.error}")
+
+    figures = write_tsv(args.out + ".tsv", todo, machines)
+    if os.path.exists(args.out + "-partial.tsv"):
+        os.remove(args.out + "-partial.tsv")
+    page.write(args.out + ".html", todo, figures, CURVES)
+    # Another base has other counts.
+    expected = None if os.environ.get("KDIR") else read_expected() if os.path.exists(EXPECTED) else {}
+    print(f"{'per turn of a vCPU':48} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'reloads':>8} {'KiB per VM':>10} {'instructions':>12}")
+    for s in todo:
+        got = figures[s.name]
+        for kernel, f in got.items():
+            ratio = "" if kernel == "base" else f" x {f['instructions'] / got['base']['instructions']:.3f}"
+            print(f"{s.title if kernel == 'base' else '':48} {kernel:16}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
+                  f"{f['walks']:10.3f} {f['reloads']:8.3f} {f['bytes'] / 1024:10.0f} {f['instructions']:12.0f}{ratio}")
+        noise = FEW_NOISE if s.few else QUICK_NOISE if args.quick else NOISE
+        bad = worse(s, got["base"], got["series"], noise) + list(worse_than_variants(s, got))
+        bad += worse_than_scenarios(s, figures, noise)
+        # What is slow is so because a lot is going on.
+        if expected is not None and not s.slow and not s.few and not args.record:
+            bad += unexpected(s, got, expected)
+        for b in bad:
+            print(f"FAIL: {s.name}: {b}")
+        failed += bool(bad)
+    if args.record:
+        with open(EXPECTED, "w", encoding="utf-8") as f:
+            f.write("\t".join(("scenario", "kernel") + EXACT) + "\n")
+            for s in todo:
+                for kernel, got in figures[s.name].items():
+                    if not s.slow and not s.few:
+                        f.write("\t".join([s.name, kernel] + [f"{got[c]:.3f}" for c in EXACT]) + "\n")
+        docs.write(todo, figures)
+    with open(args.out + ".count", "w", encoding="utf-8") as f:
+        f.write(f"{len(todo) - failed} {failed} 0\n")
+    print(f"bench: {len(todo)} scenarios in {time.monotonic() - start:.0f} s; {os.path.relpath(args.out, TOP)}.tsv and .html")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

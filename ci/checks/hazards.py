@@ -1,0 +1,200 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""hazards.py: verify that docs/hazards.md and the rest of the project name each other correctly; called by scripts/check.
+
+Each hazard says what prevents it (patches, by subject), what shows that (tests) and what breaks it on purpose (mutants), or why there is
+none.  All these names have to exist, and a hazard has to name a mutant if and only if the mutant's line "Hazard:" names the hazard.
+One line for each mistake; exit status 0: there is none.
+"""
+import glob
+import os
+import re
+import sys
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+PAGE = "docs/hazards.md"
+FIELDS = {"Patches": "No patch", "Tests": "No test", "Mutants": "No mutant"}
+# What KVM's selftests and KUnit name their cases with.
+CASE = re.compile(r"^\+\s*(?:KVM_ONE_VCPU_TEST|TEST|TEST_F|TEST_F_TIMEOUT|KUNIT_CASE|KUNIT_CASE_PARAM|KUNIT_CASE_SLOW)\(([^)]*)\)?", re.M)
+FIXTURE = re.compile(r"^\+FIXTURE\((\w+)\)", re.M)
+
+mistakes = []
+
+
+def mistake(where, what):
+    mistakes.append(f"hazards: {where}: {what}")
+
+
+def read(path):
+    try:
+        with open(os.path.join(TOP, path), encoding="utf-8") as f:
+            return f.read()
+    except (OSError, UnicodeDecodeError) as e:
+        sys.exit(f"hazards: {path} cannot be read ({e.strerror if isinstance(e, OSError) else 'not UTF-8'}): git checkout {path}")
+
+
+def paths(pattern):
+    return sorted(os.path.relpath(p, TOP) for p in glob.glob(os.path.join(TOP, pattern)))
+
+
+def subjects():
+    """Of the kernel patches, without [PATCH] and on one line."""
+    found = set()
+    for path in paths("patches/*.patch"):
+        m = re.search(r"^Subject: (?:\[[^]]*\] ?)?(.*(?:\n[ \t].*)*)", read(path), re.M)
+        if m:
+            found.add(" ".join(m[1].split()))
+    return found
+
+
+def cases():
+    """Program -> its cases, of the patches' selftests (by file) and KUnit suites (by their name)."""
+    found, fixtures_of = {}, {}
+    for path in paths("selftests/*.patch") + paths("patches/*.patch"):
+        for part in re.split(r"(?m)^diff --git .*\n", read(path))[1:]:
+            m = re.search(r"^\+\+\+ b/(\S+)\.c$", part, re.M)
+            if not m:
+                continue
+            name = os.path.basename(m[1])
+            if path.startswith("patches/"):
+                suite = re.search(r'^\+\t\.name = "([\w-]+)",$', part, re.M)
+                if not suite or "KUNIT_CASE" not in part:
+                    continue
+                name = suite[1]
+            mine = found.setdefault(name, set())
+            # A patch may add cases to the program of another one.
+            fixtures = fixtures_of.setdefault(name, set())
+            fixtures.update(FIXTURE.findall(part))
+            for words in CASE.findall(part):
+                fixture, *case = [w.strip() for w in words.split(",")]
+                # A program of one fixture, or none, has no need of its name.
+                if path.startswith("patches/") or not case:
+                    mine.add(fixture)
+                elif len(fixtures) > 1:
+                    mine.add(f"{fixture}.{case[0]}")
+                else:
+                    mine.add(case[0])
+    return found
+
+
+def programs():
+    """Those of the list that scripts/run uses, which has more than the series' own."""
+    return {os.path.basename(l.split()[0]) for l in read("ci/tests/selftests.list").splitlines() if l.strip() and not l.startswith("#")}
+
+
+def scenarios():
+    return set(re.findall(r'^    Scenario\("([\w-]+)"', read("ci/bench/bench.py"), re.M))
+
+
+def mutants():
+    """Name -> path, the hazards that the mutant says it is for, the programs that have to notice it.  The first patch is the switch."""
+    found = {}
+    for path in paths("ci/mutants/*.patch")[1:]:
+        header = read(path).partition("\ndiff ")[0]
+        m = re.search(r"^Hazard: *(.*)$", header, re.M)
+        name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
+        ids = [i.strip() for i in m[1].split(",")] if m else []
+        if not ids or not all(re.fullmatch(r"[HC][1-9]\d*", i) for i in ids):
+            mistake(path, f"does not say which hazard it is for: add a line Hazard: H1, with an identifier of {PAGE}, or several and commas")
+            ids = [i for i in ids if re.fullmatch(r"[HC][1-9]\d*", i)]
+        tests = re.search(r"^Tests: *(.*)$", header, re.M)
+        # Such as svm_asid_tes[t]@1 or svm_nested_tlb_test*npt=0*@1, which are patterns.
+        programs_of = {re.split(r"[*?@]", t.replace("[", "").replace("]", ""))[0] for t in (tests[1].split() if tests else ())}
+        found[name] = (path, ids, programs_of)
+    return found
+
+
+def hazards():
+    """Identifier -> its line, and its fields."""
+    found, fields, name = {}, None, None
+    for n, line in enumerate(read(PAGE).splitlines(), 1):
+        if line.startswith("#"):
+            fields = name = None
+        if line.startswith("### "):
+            m = re.fullmatch(r"### ([HC][1-9]\d*): \S.*", line)
+            if not m:
+                mistake(f"{PAGE}:{n}", f'"{line}" is no hazard: write ### H1: what goes wrong')
+            elif m[1] in found:
+                mistake(f"{PAGE}:{n}", f"{m[1]} is there twice: give one of them another number")
+            else:
+                fields = {}
+                found[m[1]] = (n, fields)
+        elif fields is None:
+            continue
+        elif line.startswith("- "):
+            name, colon, text = line[2:].partition(":")
+            if not colon or name not in {"Rule", *FIELDS, *FIELDS.values()}:
+                mistake(f"{PAGE}:{n}", f'"{line[:40]}" is no field of a hazard: use Rule, {", ".join(FIELDS)}, or {", ".join(FIELDS.values())}')
+                name = "unknown"
+            elif name in fields:
+                mistake(f"{PAGE}:{n}", f"{name} is there twice: make it one field")
+            fields[name] = fields.get(name, "") + " " + text
+        elif line.strip():
+            # More of the field above, or, before the first one, what goes wrong.
+            name = name or "prose"
+            fields[name] = fields.get(name, "") + " " + line
+    if not found:
+        sys.exit(f"hazards: {PAGE} has no hazard: each begins with a line ### H1: what goes wrong")
+    return found
+
+
+def names(text):
+    return [" ".join(n.split()) for n in re.findall(r"`([^`]*)`", text)]
+
+
+def check_tests(where, text, known, listed, benched):
+    for item in names(text):
+        program, _, some = item.partition(":")
+        some = some.replace(",", " ").split()
+        if program == "bench":
+            for s in some:
+                if s not in benched:
+                    mistake(where, f"there is no scenario {s} in ci/bench/bench.py: scripts/bench --help says which there are")
+        elif program not in known and program not in listed:
+            mistake(where, f"there is no test {program}: use the name of a program in ci/tests/selftests.list or of a KUnit suite")
+        for case in some if program != "bench" else ():
+            if case not in known.get(program, ()):
+                mistake(where, f"the patches have no case {case} of {program}: correct its name")
+
+
+def main():
+    entries, broken = hazards(), mutants()
+    known_subjects, known, listed, benched = subjects(), cases(), programs(), scenarios()
+    for ident, (n, fields) in entries.items():
+        where = f"{PAGE}:{n}: {ident}"
+        if not fields.get("prose", "").strip():
+            mistake(where, "does not say what goes wrong: add a paragraph before the first field")
+        if not fields.get("Rule", "").strip():
+            mistake(where, "has no rule: add a line - Rule: what KVM does")
+        for some, none in FIELDS.items():
+            if some in fields and none in fields:
+                mistake(where, f'has both "{some}" and "{none}": remove one')
+            elif some in fields and not names(fields[some]):
+                mistake(where, f'"{some}" names nothing: put names in `...`, or write - {none}: why')
+            elif some not in fields and not fields.get(none, "").strip():
+                mistake(where, f'has neither "{some}" nor "{none}" with a reason: add a line - {some}: `NAME`, or - {none}: why')
+        for s in names(fields.get("Patches", "")):
+            if s not in known_subjects:
+                mistake(where, f'no patch in patches/ has the subject "{s}": write the subject as it is now')
+        check_tests(where, fields.get("Tests", ""), known, listed, benched)
+        for name in names(fields.get("Mutants", "")):
+            if name not in broken:
+                mistake(where, f"there is no mutant {name} in ci/mutants: correct its name")
+            elif ident not in broken[name][1]:
+                mistake(where, f"names the mutant {name}, which does not name {ident}: add {ident} to Hazard: in {broken[name][0]}")
+    for name, (path, ids, programs_of) in broken.items():
+        for ident in ids:
+            tests = {n.partition(":")[0] for n in names(entries[ident][1].get("Tests", ""))} if ident in entries else programs_of
+            for missing in sorted(programs_of - tests):
+                mistake(path, f"has to be noticed by {missing}, which is no test of {ident}: add it there, or correct Tests: or Hazard:")
+            if ident not in entries:
+                mistake(path, f"is for {ident}, which {PAGE} does not have: correct it, or describe {ident} there")
+            elif name not in names(entries[ident][1].get("Mutants", "")):
+                mistake(path, f"is for {ident}, which does not name it: add `{name}` to the mutants of {ident} in {PAGE}")
+    if mistakes:
+        sys.exit("\n".join(mistakes))
+    print(f"hazards: {len(entries)} hazards, {len(broken)} mutants")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Boot L0 (QEMU with TCG) and, inside it, L1 (QEMU with KVM); run one command there and return its exit status."""
+import ctypes
+import os
+import shlex
+import signal
+import subprocess
+import tempfile
+
+from clock import Clock
+
+TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+BUILD = os.path.join(TOP, "build")
+PR_SET_PDEATHSIG = 1
+libc = ctypes.CDLL(None)
+
+# What L0's processor is; ci/qemu/model has the patches.  "on": each translation is kept until the architecture demands that it goes,
+# each VMCB field until its clean bit is cleared.  "strict": at each VMRUN, all that is kept is compared with the nested tables.
+MODELS = {"off": "max,+svm,+npt"}
+MODELS["on"] = MODELS["off"] + ",x-svm-tlb=on,x-svm-clean=on,x-svm-asids=64"
+MODELS["strict"] = MODELS["on"] + ",x-svm-tlb-oracle=2"
+# Megabytes.  L1's memory is a part of L0's.
+MEMORY = {0: 4096, 1: 2048}
+CONSOLE_LINES = 25
+
+
+class GuestError(Exception):
+    """The machine ended, or had to be ended, without an exit status of its command."""
+
+
+def die(text):
+    raise SystemExit(f"{os.environ.get('KVM_TLB_VERB', 'rig')}: {text}")
+
+
+def say_where(*command):
+    """A path printed by one of the scripts in ci/build, which know where products are."""
+    out = subprocess.run([os.path.join(TOP, "ci/build", command[0]), *command[1:]], stdout=subprocess.PIPE, check=False)
+    if out.returncode:
+        raise SystemExit(out.returncode)
+    return out.stdout.decode().splitlines()[-1]
+
+
+def end_on_signals(machines, say):
+    """On a signal end the machines' guests, print what say() says, and die of the signal: as with ci/lib/step.py, the shell above must not go on."""
+    def stop(signum, _frame):
+        for m in machines:
+            if m.guest:
+                m.guest.close()
+        print(f"{say()}; rerun to start again", flush=True)
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, stop)
+
+
+# One instruction is one nanosecond of the guest's clocks, and one cycle of its TSC, and nothing else passes any.
+ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
+
+
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=()):
+    """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU.  disks: from /dev/vdb on."""
+    accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else \
+        (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
+    args = accel + [
+        "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(memory or MEMORY[level]), "-smp", str(cpus),
+        "-kernel", kernel, "-append",
+        # tsc=reliable: two emulated CPUs that check each other's clock can keep an L1 busy for minutes.
+        "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check tsc=reliable",
+        "-drive", f"file={image},format=raw,if=virtio,readonly=on",
+        "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
+        "-device", "virtio-serial-pci",
+        "-chardev", stdio, "-device", "virtconsole,chardev=io",
+        "-chardev", f"file,id=status,path={status}", "-device", "virtserialport,chardev=status,name=rig.status",
+    ]
+    for path in serial:
+        args += ["-serial", f"file:{path}"]
+    for path in disks:
+        args += ["-drive", f"file={path},format=raw,if=virtio,cache=unsafe"]
+    for name, path in files.items():
+        args += ["-fw_cfg", f"name=opt/rig/{name},file={path}"]
+    return args
+
+
+BELOW = """
+cat >/tmp/{name}.cmd <<'END-{level}-{name}'
+{command}
+END-{level}-{name}
+echo '{modules}' >/tmp/{name}.modules
+{prefix} vm {name} {qemu}"""
+
+
+def below(level, name, command, console, memory, disks=(), prefix=""):
+    """Shell text that boots a guest of this level in the one above it, and ends with its exit status; see ci/guest/vm."""
+    args = machine(level, 1, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage", console,
+                   f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks)
+    return BELOW.format(level=level, name=name, command=command, modules="kvm_amd" if level == 1 else "", prefix=prefix, qemu=shlex.join(args))
+
+
+class Guest:
+    """One L0, and an L1 in it if level is 1.  cpus: L0's, and L1's after a slash if it isn't one, as for -smp.
+    image: what ci/build/image made.  modules: lines for modprobe, of the level CMD runs in.
+    model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
+    disks: megabytes of empty ones, and ports: how many serial ports, for the consoles of the guests that CMD starts; of L0 alone.
+    stdin: where CMD's input comes from if it's not interactive."""
+
+    def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
+                 model="on", cpu="", icount=False, disks=(), ports=0,
+                 stdin=subprocess.DEVNULL):
+        self.dir = tempfile.TemporaryDirectory(prefix="rig.")
+        self.level = level
+        cpus = str(cpus)
+        own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
+        if level == 1:
+            # L1 has one CPU: with two, an L1 on TCG hangs while booting, now and then with MTTCG, always without.
+            # Its console is L0's second serial port, so that it can be read whatever becomes of L0.
+            l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
+                         "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off")
+            blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": "kvm_amd\n",
+                     "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
+        paths = {}
+        for name, text in blobs.items():
+            paths[name] = os.path.join(self.dir.name, name)
+            with open(paths[name], "w", encoding="utf-8") as f:
+                f.write(text)
+        self.consoles = [os.path.join(self.dir.name, f"console{l}") for l in range(level + 1 + ports)]
+        self.status = os.path.join(self.dir.name, "status")
+        self.dump = os.path.join(self.dir.name, "svm-tlb")
+        if model != "off":
+            cpu += f",x-svm-tlb-dump={self.dump}"
+        drives = [os.path.join(self.dir.name, f"disk{i}") for i in range(len(disks))]
+        for path, size in zip(drives, disks):
+            with open(path, "wb") as f:
+                f.truncate(size << 20)
+        qemu = qemu or say_where("qemu")
+        stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
+        args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
+            machine(0, cpus.partition("/")[0], paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
+                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives)
+        parent = os.getpid()
+
+        def child():
+            libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if os.getppid() != parent:
+                os._exit(1)
+
+        self.qemu = subprocess.Popen(args, stdin=None if interactive else stdin,
+                                     stdout=None if interactive else subprocess.PIPE,
+                                     stderr=None if interactive else subprocess.STDOUT, preexec_fn=child)
+        self.clock = Clock(self.qemu.pid)
+
+    def end(self):
+        if self.qemu.poll() is None:
+            self.qemu.kill()
+            self.qemu.wait()
+
+    def result(self, timed_out=None):
+        """The command's exit status, once QEMU has ended; GuestError with the console's last lines if there is none.  Limits: the clock's seconds."""
+        try:
+            with open(self.status, encoding="utf-8") as f:
+                word, _, value = f.read().strip().partition(" ")
+            if word == "exit":
+                return int(value)
+        except (OSError, ValueError):
+            pass
+        why = f"no end within {timed_out} s" if timed_out else f"it ended without an exit status (QEMU's was {self.qemu.returncode})"
+        raise GuestError(f"L{self.level}: {why}; end of the console{'s' if self.level else ''}:\n" + self.last_lines())
+
+    def counters(self):
+        """The TLB model's counters once QEMU has ended, summed over processors and ASIDs; empty without the model."""
+        total = {}
+        try:
+            with open(self.dump, encoding="ascii") as f:
+                for word in f.read().split():
+                    name, _, value = word.partition("=")
+                    total[name] = total.get(name, 0) + int(value)
+        except OSError:
+            pass
+        return total
+
+    def last_lines(self):
+        text = ""
+        for level, path in enumerate(self.consoles):
+            try:
+                with open(path, encoding="utf-8", errors="replace") as f:
+                    tail = [l.rstrip() for l in f.read().splitlines() if l.strip()][-CONSOLE_LINES:]
+            except OSError:
+                tail = []
+            text += "".join(f"    L{min(level, 1)}: {l}\n" for l in tail)
+        return text
+
+    def close(self):
+        self.end()
+        self.dir.cleanup()

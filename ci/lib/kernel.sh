@@ -1,0 +1,63 @@
+# shellcheck shell=bash
+# Sourced by ci/build/kernel and ci/checks: how the rig configures and runs make, in one place.
+src=$BUILD/src
+
+# kmake OBJ ARG...: W=1 always, so that every build is the one that reviewers' robots make, and no build is made twice.  But kernel-doc,
+# and sparse with C=1, look at the files in KVM_CHANGED only: each takes as long as compiling a file, and the compiler's cache doesn't help.
+kmake() {
+	local obj=$1
+	# shellcheck disable=SC2016 # for make
+	local changed='$(filter $(patsubst $(srctree)/%,%,$<),$(KVM_CHANGED))'
+	shift
+	# shellcheck disable=SC2016 # for make
+	KVM_CHANGED=${KVM_CHANGED-} make -C "$src" O="$obj" -j"$(nproc)" W=1 CC="ccache gcc" HOSTCC="ccache gcc" PYTHON3="$PYTHON" \
+		"cmd_checkdoc=\$(if $changed,"'PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(KERNELDOC) -none $<)' \
+		"cmd_checksrc=\$(if $changed,"'$(CHECK) $(CHECKFLAGS) $(c_flags) $<)' \
+		KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=rig KBUILD_BUILD_HOST=rig KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
+}
+
+# kernel_files COMMIT: what a kernel is built from, as ids: all but the selftests.
+kernel_files() {
+	git -C "$src" ls-tree "$1" | grep -v "$(printf '\t')tools\$"
+	git -C "$src" ls-tree "$1:tools" | grep -v "$(printf '\t')testing\$"
+}
+
+# series_fragment COMMIT: what ci/config/series.config says about the symbols that the tree has.
+series_fragment() {
+	local line symbol kconfig
+	kconfig=$(git -C "$src" show "$1:arch/x86/kvm/Kconfig")
+	while read -r line; do
+		symbol=${line%%=*}
+		case $line in CONFIG_*) ;; *) continue ;; esac
+		! grep -qx "config ${symbol#CONFIG_}" <<<"$kconfig" || echo "$line"
+	done <"$TOP/ci/config/series.config"
+}
+
+# kconfigure OBJ FRAGMENT...: tinyconfig and the fragments, if they or what Kconfig reads changed; fails if Kconfig drops a line of them.
+kconfigure() {
+	local obj=$1 asked
+	shift
+	mkdir -p "$obj"
+	series_fragment HEAD >"$obj/.series.config"
+	set -- "$@" "$obj/.series.config"
+	{ echo "$*"; cat "$@"; } >"$obj/.fragments.new"
+	asked=$({ cat "$obj/.fragments.new"; git -C "$src" ls-tree -r HEAD | grep Kconfig; gcc -dumpfullversion; } | sha256sum)
+	[ ! -e "$obj/.config" ] || [ "$asked" != "$(cat "$obj/.asked" 2>/dev/null)" ] || return 0
+	rm -f "$obj/.asked"
+	if [ ! -e "$obj/.config" ] || ! cmp -s "$obj/.fragments.new" "$obj/.fragments"; then
+		kmake "$obj" tinyconfig
+		(cd "$obj" && "$src/scripts/kconfig/merge_config.sh" -m -O "$obj" "$obj/.config" "$@")
+		mv "$obj/.fragments.new" "$obj/.fragments"
+	fi
+	kmake "$obj" olddefconfig
+	# A line that Kconfig dropped in silence would change what is tested.  A fragment may override one before it.
+	cat "$@" | sed -n 's/^# \(CONFIG_[A-Z0-9_]*\) is not set$/\1=n/p; /^CONFIG_[A-Z0-9_]*=/p' |
+		awk -F= '{ want[$1] = $0 } END { for (c in want) print want[c] }' | while read -r line; do
+		case $line in
+		*=n) ! grep -q "^${line%=n}=" "$obj/.config" || echo "not off in the configuration: ${line%=n}" ;;
+		*) grep -qxF "$line" "$obj/.config" || echo "not in the configuration: $line" ;;
+		esac
+	done >"$obj/.dropped"
+	[ ! -s "$obj/.dropped" ] || { cat "$obj/.dropped"; die "ci/config asks for what this kernel does not offer"; }
+	echo "$asked" >"$obj/.asked"
+}

@@ -1,0 +1,471 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""matrix.py [options] BASE-IMAGE SERIES-IMAGE OUTDIR [PATTERN...]: called by scripts/run; "-" leaves a kernel out.
+
+Runs ci/tests/selftests.list on both kernels, in L0 and in L1, with 1 and 2 pCPUs, prints the table and writes selftests.tsv.
+Exit status 0: the series fails nowhere where the base does not, and the base only where ci/tests/known-failures says so, or once of two times.
+"""
+import argparse
+import collections
+import contextlib
+import fnmatch
+import itertools
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+import tap
+from guest import TOP, Guest, GuestError, die, end_on_signals, say_where
+
+# Limits are seconds of ci/lib/clock.py.  For booting: L0, and L1 in it.
+BOOT = {0: 120, 1: 240}
+# A test that takes longer than the list says is too slow; it hangs if it isn't over after so many times as long.
+PATIENCE = 3
+# Then the guest ends it; one that does not do so in this time hangs itself.
+GRACE = 60
+
+KERNELS = ("base", "series")
+Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("", "", KERNELS))
+Key = collections.namedtuple("Key", "kernel level pcpus name")
+# outcome: pass, skip, fail or slow.  failed: the cases that failed, with their messages, as ci/lib/tap.py has them.
+Result = collections.namedtuple("Result", "outcome seconds note tlb failed", defaults=(None, ()))
+# Counters of the TLB model that go into the TSV, as ci/guest/svm-tlb.c names them.  walks: page walks of an unbounded TLB.
+COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
+# Begins the note of what passed only when it was run again.
+FIRST = "failed before: "
+
+
+def read_list(path):
+    """Lines: command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [-- arguments].
+
+    Parameters are kvm_amd's, or kvm's with "kvm." before them.  "01" means 0 and 1; pCPUs "12/2": 1 and 2 in L0, 2 under L1; cpu: is for L0's processor.
+    only:series: not on the base, and no part of the name.  seed:N: what is random in the program is the same each time.
+    """
+    tests = []
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            line = line.split("#")[0].strip()
+            if not line:
+                continue
+            head, _, arguments = line.partition(" -- ")
+            fields = head.split()
+            if len(fields) < 4 or not re.fullmatch("[01]+ [12]+(/[12]+)? [0-9]+", " ".join(fields[1:4])):
+                die(f"{path}:{number}: not a test line: {line}")
+            kernels = tuple(k for k in KERNELS if f"only:{k}" in fields[4:]) or KERNELS
+            fields = [f for f in fields if f not in [f"only:{k}" for k in KERNELS]]
+            params = [f for f in fields[4:] if not f.startswith(("cpu:", "seed:"))]
+            seed = "".join(f"env RIG_SEED={f[5:]} " for f in fields[4:] if f.startswith("seed:"))
+            if not re.fullmatch("(env RIG_SEED=[0-9]+ )?", seed):
+                die(f"{path}:{number}: a seed is a number, and there is one at most: {line}")
+            cpu = "".join("," + f[4:] for f in fields[4:] if f.startswith("cpu:"))
+            name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
+            pcpus = fields[2].split("/")
+            pcpus = {int(c): [int(p) for p in pcpus[0 if c == "0" else -1]] for c in fields[1]}
+            tests.append(Test(name, [int(c) for c in fields[1]], pcpus, int(fields[3]),
+                              ",".join(params) or "-", cpu, " ".join([seed + "./" + fields[0], arguments]).strip(), kernels))
+    names = [t.name for t in tests]
+    for n in names:
+        if names.count(n) > 1:
+            die(f"{path}: {n} stands there twice: remove one")
+    return tests
+
+
+def called(test, pattern):
+    return fnmatch.fnmatch(test.name, pattern) or test.name.split()[0] == pattern
+
+
+def programs(test):
+    """What it runs, as selftests are called in their Makefile: the row's program, and the one that it starts, if it does so."""
+    return {w[2:] for w in test.command.split() if w.startswith("./")}
+
+
+def one_of_each(tests, own, other, parameters):
+    """A short list for a kernel that has these parameters: in L0, and on its usual processor if a program has such a row.
+
+    The rows that the base runs as well of the programs in own, or the first one; one row of each in other.
+    """
+    tests = [t for t in tests if 0 in t.levels and
+             all(p.startswith("kvm.") or p.partition("=")[0] in parameters for p in t.params.split(",") if p != "-")]
+    chosen = []
+    for program in own + other:
+        mine = [t for t in tests if program in programs(t)]
+        mine = [t for t in mine if not t.cpu] or mine[:1]
+        mine = [t for t in mine if t.kernels == KERNELS] or mine[:1]
+        chosen += [t for t in (mine if program in own else mine[:1]) if t not in chosen]
+    return [t for t in tests if t in chosen]
+
+
+def read_known(path):
+    """Lines: L<level> test name : reason.  The level may be L* for both.  A reason that begins with fixed: is the base's alone."""
+    known = {}
+    with open(path, encoding="utf-8") as f:
+        for number, line in enumerate(f, 1):
+            if not line.strip() or line.startswith("#"):
+                continue
+            m = re.match(r"L([01*]) (.+?) : (.+)", line)
+            if not m:
+                die(f"{path}:{number}: not 'L<level> name : reason'")
+            for level in ("01" if m[1] == "*" else m[1]):
+                known[int(level), m[2]] = m[3].strip()
+    return known
+
+
+class Limits(threading.Thread):
+    """Ends a test, or the guest, when its time is over, and tells the guest how slow it is."""
+
+    def __init__(self, guest, seconds):
+        super().__init__(daemon=True)
+        self.guest, self.over = guest, threading.Event()
+        self.deadline, self.word = seconds, None
+        self.told = False       # the guest, to end the test
+        self.why = None         # seconds after which the guest was ended
+        self.slow = None
+        self.start()
+
+    def begin(self, deadline, word=None):
+        """What begins now has to end until then.  word: what the guest is told if it doesn't."""
+        self.deadline, self.word, self.told = deadline, word, False
+
+    def tell(self, text):
+        with contextlib.suppress(OSError):
+            self.guest.qemu.stdin.write(text.encode() + b"\n")
+            self.guest.qemu.stdin.flush()
+
+    def run(self):
+        while not self.over.wait(1):
+            now = self.guest.clock.now()
+            slow, listens = self.guest.clock.slow, self.word
+            if listens and not 0.8 < slow / (self.slow or 0.1) < 1.25:
+                self.slow = slow
+                self.tell(f"slow {slow:.2f}")
+            if now > self.deadline and self.word:
+                self.told = True
+                self.tell(self.word)
+            if now > self.deadline + (GRACE if self.word else 0):
+                self.why = f"{now:.0f}"
+                self.guest.end()
+                return
+
+
+class Machine(threading.Thread):
+    """One kernel at one level with one number of pCPUs of one kind: boots as often as it takes to run every test once."""
+
+    patience = PATIENCE
+
+    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, qemu, model):
+        super().__init__(daemon=True)
+        # The oracle is exact on one processor; on two, the legal window between zap and flush would be most of what it sees.  It doubles
+        # the time that L1 takes, whose entries are many, for which the base in L0 has to do.
+        self.model = "strict" if model == "on" and pcpus == 1 and not (kernel == "base" and level == 1) else model
+        self.slots, self.results, self.known, self.qemu = slots, results, known, qemu
+        self.kernel, self.image, self.level, self.pcpus, self.cpu, self.tests = kernel, image, level, pcpus, cpu, tests
+        self.label = f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}"
+        self.error = None
+        self.guest = None
+        self.again = set()
+
+    def done(self, test, outcome, seconds, note, tlb=None, failed=()):
+        stale = tlb and tlb["stale"] + tlb["stale_rights"]
+        if stale and outcome == "pass":
+            outcome, note = "fail", f"the oracle found {stale} stale translations at VMRUN"
+        elif outcome == "pass" and seconds > test.limit:
+            outcome, note = "slow", f"it passed, but took {seconds:.0f} s, and its limit is {test.limit} s"
+        self.results[self.key(test)] = Result(outcome, seconds, note, tlb, failed)
+
+    def run(self):
+        with self.slots:
+            try:
+                self.run_all(self.tests)
+                if self.kernel == "base":
+                    self.confirm()
+            except Exception as e:      # pylint: disable=broad-except
+                self.error = repr(e)
+
+    def run_all(self, tests):
+        todo, boots = list(tests), 0
+        while todo:
+            before = len(todo)
+            tried = len(self.again)
+            todo = self.boot(todo)
+            boots = boots + 1 if len(todo) == before and len(self.again) == tried else 0
+            if boots == 1:
+                # Nested guests on TCG hang at boot now and then, on the base too.  Said, and tried once more.
+                print(f"{self.label}: did not come up, booting it again: {self.error}", flush=True)
+            elif boots:
+                for t in todo:
+                    self.done(t, "fail", 0, "not run: " + self.error)
+                break
+
+    def confirm(self):
+        """What the base fails and nobody expected runs once more: it says something about the base, not about the series.
+
+        What fails again has to be listed.  What passes then keeps what was said first in its note, and the report names it.
+        """
+        first = [(t, self.results[self.key(t)]) for t in self.tests if (self.level, t.name) not in self.known]
+        first = [(t, was) for t, was in first if was.outcome == "fail" and not was.note.startswith("not run")]
+        self.run_all([t for t, _ in first])
+        for t, was in first:
+            now = self.results[self.key(t)]
+            self.results[self.key(t)] = now._replace(note=FIRST + was.note if now.outcome == "pass" else now.note + ", twice")
+
+    def key(self, test):
+        return Key(self.kernel, self.level, self.pcpus, test.name)
+
+    def boot(self, todo):
+        """Run todo in one boot; returns what could not be run because the guest died on the way."""
+        lines = "".join(f"{i} {t.params} {t.command}\n" for i, t in enumerate(todo))
+        command = f"cat >/tmp/list <<'END'\n{lines}END\nexec run-tests /tmp/list\n"
+        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu,
+                                   stdin=subprocess.PIPE)
+        clock = guest.clock
+        current, start, reached, case = None, 0, 0, ""
+        before = tlb = None
+        # Line by line: an interrupted run shows how far it came.
+        log = open(os.path.join(OUT, "log", self.label.replace(" ", "-") + ".txt"), "a", buffering=1, encoding="utf-8")
+        # When the guest hangs, and when and how it is told to end a test before.
+        limits = Limits(guest, BOOT[self.level])
+        died = None
+        try:
+            failed, said = None, []
+
+            def end_of_output():
+                """A test that failed has said all."""
+                nonlocal failed, said
+                if failed:
+                    test, seconds, note, counts = failed
+                    cases = tap.failed_cases(said)
+                    text = tap.one_line(cases)
+                    for line in said:
+                        if line.startswith("RIG_SEED="):
+                            cases[-1][1].append(f"seed:{line[9:]} in its row makes it use the same random numbers again")
+                    if not cases[0][0]:
+                        note += ": " * bool(text) + text
+                    elif note.startswith("status "):
+                        note = text
+                    else:
+                        note = f"{text} ({note})"
+                    self.done(test, "fail", seconds, note, counts, cases)
+                failed, said = None, []
+
+            for raw in guest.qemu.stdout:
+                line = raw.decode(errors="replace").rstrip("\r\n")
+                if line.startswith("#   ") and failed:
+                    said.append(line[4:])
+                    log.write(f"{failed[0].name}: {line[4:]}\n")
+                    continue
+                end_of_output()
+                m = re.match(r"# start (\d+)$", line)
+                if m:
+                    current, start, case = int(m[1]), clock.now(), ""
+                    limits.begin(start + self.patience * todo[current].limit, f"end {current}")
+                    continue
+                if line.startswith("# tlb "):
+                    now = {k: int(v) for k, v in (w.split("=") for w in line.split()[2:])}
+                    tlb = before and {k: now[k] - before[k] for k in now}
+                    before = now
+                    continue
+                if line.startswith("# case "):
+                    case = line[7:] + ": "
+                    continue
+                m = re.match(r"(ok|not ok) \d+ - (\d+) # (?:SKIP ?(.*?) ?# )?time=([\d.]+) ?(.*)$", line)
+                if m:
+                    current = int(m[2])
+                    test, seconds = todo[current], clock.now() - start
+                    outcome = "fail" if m[1] != "ok" else "pass" if m[3] is None else "skip"
+                    log.write(f"{outcome} {m[4]} s, {seconds:.1f} s undisturbed: {test.name}\n")
+                    if outcome == "fail":
+                        failed = test, seconds, f"hangs: no end after {seconds:.0f} s" if limits.told and m[5] == "killed" else m[5], tlb
+                    else:
+                        self.done(test, outcome, seconds, m[3] or m[5], tlb)
+                    reached, current = current + 1, None
+                    limits.begin(clock.now() + GRACE)
+                    continue
+                if not line.startswith(("TAP version", "1..")):
+                    log.write(line + "\n")
+            end_of_output()
+            guest.qemu.wait()
+            status = guest.result(limits.why)
+            if status and current is None and reached < len(todo):
+                died = f"run-tests ended with status {status}"
+        except GuestError as e:
+            end_of_output()
+            died = str(e)
+        finally:
+            limits.over.set()
+            counters = guest.counters()
+            guest.close()
+        stale = counters.get("audit", 0) + counters.get("audit_rights", 0)
+        if self.level == 1 and stale:
+            # L0's counters do not tell which test of L1 it was.
+            self.results[Key(self.kernel, 1, self.pcpus, "oracle")] = \
+                Result("fail", 0, f"{stale} stale translations at VMRUN")
+        if died:
+            log.write(died + "\n")
+        log.close()
+        if current is not None:
+            self.error = died or "the guest ended"
+            if self.kernel == "base" and todo[current].name not in self.again:
+                # Stale translations let a guest write to memory that isn't its own any more: it may be L0's.
+                print(f"{self.label}: {todo[current].name}: the guest died, trying again: " + self.error.split("\n")[0], flush=True)
+                self.again.add(todo[current].name)
+                return todo[current:]
+            why = "the guest died: " + self.error.split("\n", maxsplit=1)[0]
+            self.done(todo[current], "fail", clock.now() - start, case + why, None, [(case.rstrip(": "), [why])])
+            reached = current + 1
+        elif reached < len(todo):
+            self.error = (died or "the guest ended early").split("\n")[0]
+        return todo[reached:]
+
+
+def main():
+    global OUT
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--levels", default="01")
+    parser.add_argument("--pcpus", default="12")
+    parser.add_argument("--model", default="on", choices=("on", "off"), help="of the TLB; with one pCPU its oracle is on as well")
+    parser.add_argument("--slow", type=int, default=1, help="factor for all time limits: the kernel checks itself")
+    parser.add_argument("--patience", type=int, default=PATIENCE, help="a test hangs that takes so many times its limit")
+    parser.add_argument("--list", default=os.path.join(TOP, "ci/tests/selftests.list"))
+    parser.add_argument("--own", help="programs, with commas between them: a short list, see one_of_each()")
+    parser.add_argument("--other", default="", help="programs of which one row is enough")
+    parser.add_argument("--parameters", default="", help="what kvm_amd has")
+    parser.add_argument("base")
+    parser.add_argument("series")
+    parser.add_argument("out")
+    parser.add_argument("patterns", nargs="*")
+    args = parser.parse_args()
+    images = {k: i for k, i in (("base", args.base), ("series", args.series)) if i != "-"}
+    OUT, patterns, Machine.patience = args.out, args.patterns, args.patience
+    os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
+    known = read_known(os.path.join(TOP, "ci/tests/known-failures"))
+    tests = [t for t in read_list(args.list)
+             if not patterns or any(called(t, p) for p in patterns)]
+    for p in patterns:
+        if not any(called(t, p) for t in tests):
+            die(f"no test in ci/tests/selftests.list is called {p}")
+    tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
+                        pcpus={l: [p for p in ps if str(p) in args.pcpus] for l, ps in t.pcpus.items()}) for t in tests]
+    tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(k in images for k in t.kernels)]
+    if args.own is not None:
+        tests = one_of_each(tests, *(list(filter(None, a.split(","))) for a in (args.own, args.other, args.parameters)))
+    if not tests:
+        die("no test in ci/tests/selftests.list runs at this level, on this kernel, with so many pCPUs")
+    qemu = say_where("qemu")
+    results, machines = {}, []
+    slots = threading.Semaphore(os.cpu_count() or 1)
+    # The longest first, so that no core idles at the end.
+    cpus = sorted({t.cpu for t in tests})
+    for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
+        for kernel, image in images.items():
+            mine = [t for t in tests if kernel in t.kernels and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
+            if mine:
+                machines.append(Machine(slots, results, known, kernel, image, level, pcpus, cpu, mine, qemu, args.model))
+    total = sum(len(m.tests) for m in machines)
+    start = told = time.monotonic()
+
+    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
+
+    for m in machines:
+        m.start()
+    while any(m.is_alive() for m in machines):
+        time.sleep(0.5)
+        now = time.monotonic()
+        if now - told >= (5 if sys.stdout.isatty() else 60):
+            told = now
+            print(f"selftests: {len(results)} of {total} after {now - start:.0f} s", end="\r" if sys.stdout.isatty() else "\n", flush=True)
+    for m in machines:
+        for t in m.tests:
+            if Key(m.kernel, m.level, m.pcpus, t.name) not in results:
+                m.done(t, "fail", 0, f"no result: {m.error}")
+
+    with open(os.path.join(OUT, "selftests.tsv.new"), "w", encoding="utf-8") as f:
+        f.write("\t".join(("test", "level", "pcpus", "kernel", "outcome", "seconds") + COUNTERS + ("cases", "note")) + "\n")
+        for t in tests:
+            for k in sorted(k for k in results if k.name == t.name):
+                r = results[k]
+                counts = [str(r.tlb[c]) if r.tlb else "" for c in COUNTERS]
+                f.write("\t".join([t.name, str(k.level), str(k.pcpus), k.kernel, r.outcome, f"{r.seconds:.1f}"] + counts +
+                                  [", ".join(c for c, _ in r.failed if c), r.note.replace("\t", " ")]) + "\n")
+    os.rename(os.path.join(OUT, "selftests.tsv.new"), os.path.join(OUT, "selftests.tsv"))
+    return report(tests, images, results, known, time.monotonic() - start)
+
+
+CELL = {"pass": "pass", "skip": "skip", "fail": "FAIL", "slow": "too slow"}
+
+
+def cell(results, kernel, level, name, all_pcpus):
+    """What became of it; with the number of pCPUs if it matters."""
+    got = {p: results.get(Key(kernel, level, p, name)) for p in all_pcpus}
+    got = {p: r for p, r in got.items() if r}
+    if not got:
+        return "-"
+    kinds = {r.outcome for r in got.values()}
+    if len(kinds) == 1:
+        return CELL[kinds.pop()]
+    return " ".join(f"{CELL[r.outcome]}@{p}" for p, r in sorted(got.items()))
+
+
+def report(tests, images, results, known, seconds):
+    width = max(len(t.name) for t in tests)
+    columns = [(k, l) for l in (0, 1) for k in images if any(l in t.levels for t in tests)]
+    print(f"{'test':{width}}  {'pCPUs':7}" + "".join(f"  {'L%d %s' % (l, k):13}" for k, l in columns).rstrip())
+    for t in tests:
+        cells = [cell(results, k, l, t.name, t.pcpus.get(l, ())) for k, l in columns]
+        print(f"{t.name:{width}}  {' '.join(','.join(map(str, p)) for p in t.pcpus.values()):7}" + "".join(f"  {c:13}" for c in cells).rstrip())
+
+    bad, expected, skips, cured = [], [], collections.defaultdict(set), set()
+    for k, r in sorted(results.items()):
+        if r.outcome == "skip":
+            skips[k.name, r.note].add(f"L{k.level}")
+        elif r.outcome == "fail":
+            listed = known.get((k.level, k.name))
+            base = results.get(k._replace(kernel="base"))
+            if k.kernel == "base" and listed:
+                expected.append((k, listed))
+            elif k.kernel == "series" and listed and not listed.startswith("fixed:") and \
+                    (base is None or base.outcome == "fail"):
+                expected.append((k, listed))
+            else:
+                bad.append((k, r, "the base passes" if k.kernel == "series" and base and base.outcome != "fail" else
+                            "fixed by the series, says ci/tests/known-failures" if listed else "not in ci/tests/known-failures"))
+        elif k.kernel == "base" and r.outcome == "pass" and (k.level, k.name) in known:
+            cured.add((k.level, k.name))
+    if skips:
+        print("skipped:")
+        for (name, note), levels in sorted(skips.items()):
+            print(f"  {name} ({' '.join(sorted(levels))}): {note or 'no reason given'}")
+    if expected:
+        print("known failures of the base (ci/tests/known-failures):")
+        for level, name in sorted({(k.level, k.name) for k, _ in expected}):
+            print(f"  L{level} {name}: {known[level, name]}")
+    again = [(k, r) for k, r in sorted(results.items()) if r.outcome == "pass" and r.note.startswith(FIRST)]
+    if again:
+        print("the base failed, and passed when run again:")
+        for k, r in again:
+            print(f"  L{k.level} {k.pcpus} pCPU {k.name}: {r.note[len(FIRST):]}")
+    for level, name in sorted(cured):
+        print(f"in ci/tests/known-failures, but the base passes: L{level} {name}")
+    for k, r, why in bad:
+        print(f"FAIL: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note} ({why})")
+        for case, said in r.failed:
+            for line in [case + ":"] * bool(case) + said:
+                print("    " + line)
+    slow = [(k, r) for k, r in sorted(results.items()) if r.outcome == "slow"]
+    for k, r in slow:
+        print(f"TOO SLOW: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note}: raise the limit in its list, or find what made it slower")
+    print(f"logs: {os.path.relpath(os.path.join(OUT, 'log'), TOP)}")
+    for kernel in images:
+        got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
+        print(f"{kernel}: {got['pass']} pass, {got['fail']} fail, {got['skip']} skip" + (f", {got['slow']} too slow" if got["slow"] else ""))
+    print(f"selftests: {len(results)} runs in {seconds:.0f} s, {os.path.relpath(OUT, TOP)}/selftests.tsv")
+    skipped = sum(r.outcome == "skip" for r in results.values())
+    with open(OUT.rstrip("/") + ".count", "w", encoding="utf-8") as f:
+        f.write(f"{len(results) - len(bad) - skipped - len(slow)} {len(bad)} {skipped} {len(slow)}\n")
+    return 1 if bad or slow else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

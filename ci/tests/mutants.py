@@ -1,0 +1,202 @@
+#!/usr/bin/env python3
+"""mutants.py IMAGE OUT MODEL[,MODEL] SEEDS [NAME...]: run the tests that each mutant in ci/mutants names, with that mutant switched on.
+
+IMAGE has all mutants in it, see ci/build/mutants.  The tests run once with each seed from 1 to SEEDS, of what is random in them; the TLB model
+draws nothing as long as it's unbounded.  Writes OUT.count and prints the table.  Exit status 0: with the TLB model on every
+mutant is killed with each seed, i.e. a test fails or the guest dies, and with none switched on every test passes.
+"""
+import collections
+import csv
+import glob
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+
+import matrix
+
+TOP = matrix.TOP
+CACHE = os.environ["CACHE"]
+LIMIT = 90
+# The tests' programs, their kernel and QEMU are in the image, what else decides about a verdict is here.
+SOURCES = ("tests/mutants.py", "tests/matrix.py", "lib/guest.py", "lib/clock.py", "lib/tap.py")
+
+
+def mutants():
+    """Name -> its tests.  The patches' order is that in which they apply, the first one is the switch."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(TOP, "ci/mutants/*.patch")))[1:]:
+        with open(path, encoding="utf-8") as f:
+            text = f.read()
+        where = os.path.relpath(path, TOP)
+        m = re.search(r"^Tests: (\S.*)$", text, re.M)
+        if not m:
+            matrix.die(f"{where} does not say which tests kill it: add a line Tests: NAME...")
+        name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
+        if f'MUTANT("{name}")' not in text:
+            matrix.die(f'{where} does not check MUTANT("{name}"): it could not be switched on')
+        found[name] = m[1].split()
+    return found
+
+
+def rows(name, patterns, seeds):
+    """The list's lines for these tests in L0, with the mutant switched on, one for each seed."""
+    pcpus_of = {}
+    with open(os.path.join(TOP, "ci/tests/selftests.list"), encoding="utf-8") as f:
+        listed = [l.split() for l in f if l.strip() and not l.startswith("#")]
+    tests = matrix.read_list(os.path.join(TOP, "ci/tests/selftests.list"))
+    for pattern in patterns:
+        # NAME@1: on one pCPU only.
+        pattern, _, pcpus = pattern.partition("@")
+        mine = [(t, w) for t, w in zip(tests, listed) if 0 in t.levels and matrix.called(t, pattern)]
+        if not mine:
+            matrix.die(f"ci/mutants: {name}: no test in ci/tests/selftests.list that runs in L0 is called {pattern}")
+        for _, words in mine:
+            pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
+    # Most of them take seconds, and what a mutant makes hang need not hang for long.
+    return [" ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:]])
+            for seed in range(1, seeds + 1) for w, pcpus in pcpus_of.items()]
+
+
+def shown(result):
+    """A row that failed, and its cases, or why if it has none."""
+    row = re.sub(r" (kvm\.mutant=|seed:)\S+", "", result["test"])
+    # The name of the program says it already.
+    cases = [c.partition(".")[2] for c in result["cases"].split(", ") if c]
+    for why in ("hangs", "the guest died"):
+        if cases and why + ":" in result["note"]:
+            cases[-1] += f" ({why})"
+    # Of a program without cases the place will do: its values differ from seed to seed.
+    place = re.search(r"(\S+\.[ch]:\d+): ", result["note"])
+    why = place[1] if place else result["note"]
+    return [(row, c) for c in cases] or [(row, why if len(why) < 80 else why[:77] + "...")]
+
+
+class Verdicts:
+    """Of one mutant, or none: its tests' seconds, what failed, and with which seeds."""
+
+    def __init__(self):
+        self.seconds, self.failed, self.slow = 0.0, collections.defaultdict(set), {}
+
+    def add(self, result):
+        self.seconds += float(result["seconds"])
+        seed = re.search(r" seed:(\d+)", result["test"])[1]
+        # Killed is what a test or a death says, not a guest that did not come up.
+        none = "kvm.mutant=none" in result["test"]
+        if result["outcome"] == "fail" and (none or not result["note"].startswith("not run: ")):
+            for what in shown(result):
+                self.failed[what].add(seed)
+        elif result["outcome"] == "slow" and none:
+            self.slow[shown(result)[0][0]] = result["note"]
+
+    def killed(self):
+        """With how many seeds."""
+        return len(set().union(*self.failed.values()))
+
+    def by(self, seeds):
+        rows_of = {}
+        for (row, what), with_seeds in self.failed.items():
+            rows_of.setdefault(row, []).append(what + (f" ({len(with_seeds)} of {seeds})" if len(with_seeds) < seeds else ""))
+        return "; ".join(f"{row}: {', '.join(whats)}" for row, whats in sorted(rows_of.items()))
+
+
+def run(image, out, model, lines):
+    """Name of the mutant -> Verdicts; the rows whose verdicts aren't kept are run."""
+    rig = [model]
+    for path in [os.path.join(image, "contents")] + [os.path.join(TOP, "ci", f) for f in SOURCES]:
+        with open(path, encoding="utf-8") as source:
+            rig.append(source.read())
+    # CI keeps no verdicts, but for those of the same run.
+    since = float(os.environ.get("KVM_TLB_SINCE") or time.time()) if os.environ.get("CI") == "true" else 0
+
+    def kept(line):
+        key = "\n".join([line] + rig)
+        return os.path.join(CACHE, "mutants", hashlib.sha256(key.encode()).hexdigest()[:32])
+
+    def is_kept(line):
+        return os.path.exists(kept(line)) and os.path.getmtime(kept(line)) >= since
+
+    todo = [l for l in lines if not is_kept(l)]
+    rows_of = {}
+    if todo:
+        os.makedirs(out, exist_ok=True)
+        with open(out + ".list", "w", encoding="utf-8") as f:
+            f.write("\n".join(todo) + "\n")
+        start = time.monotonic()
+        print(f"mutants: {len(todo)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
+        with open(out + ".log", "w", encoding="utf-8") as log:
+            subprocess.run([sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), "--levels", "0", "--model", model, "--patience", "1", "--list", out + ".list",
+                            "-", image, out], stdout=log, stderr=log, check=False)
+        if not os.path.exists(out + "/selftests.tsv"):
+            matrix.die(f"mutants: the tests did not run, see {out}.log")
+        print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
+        with open(out + "/selftests.tsv", encoding="utf-8") as f:
+            results = [{k: r[k] for k in ("test", "outcome", "seconds", "cases", "note")} for r in csv.DictReader(f, delimiter="\t")]
+        os.remove(out + "/selftests.tsv")
+        os.makedirs(os.path.join(CACHE, "mutants"), exist_ok=True)
+        for line, test in zip(todo, matrix.read_list(out + ".list")):
+            rows_of[line] = [r for r in results if r["test"] == test.name]
+            # What did not run has no verdict.
+            if not any(r["note"].startswith("not run: ") for r in rows_of[line]):
+                with open(kept(line) + ".new", "w", encoding="utf-8") as f:
+                    json.dump(rows_of[line], f)
+                os.replace(kept(line) + ".new", kept(line))
+    verdicts = collections.defaultdict(Verdicts)
+    for line in lines:
+        if line not in rows_of:
+            with open(kept(line), encoding="utf-8") as f:
+                rows_of[line] = json.load(f)
+        for r in rows_of[line]:
+            verdicts[re.search(r"kvm\.mutant=(\S+)", r["test"])[1]].add(r)
+    return verdicts
+
+
+def main():
+    image, out, models, seeds, names = sys.argv[1], sys.argv[2], sys.argv[3].split(","), int(sys.argv[4]), sys.argv[5:]
+    known = mutants()
+    for n in names:
+        if n not in known:
+            matrix.die(f"there is no mutant {n} (ci/mutants has {' '.join(known)})")
+    names = names or list(known)
+    if image == "-":
+        return 0
+    lines = [l for n in names for l in rows(n, known[n], seeds)]
+    lines += rows("none", sorted({p for n in names for p in known[n]}), seeds)
+    results = {m: run(image, f"{out}/{m}", m, lines) for m in models}
+
+    def verdict(model, name):
+        survived = seeds - results[model][name].killed()
+        if not survived:
+            return "killed"
+        return ("SURVIVED" if model == "on" else "survived") + (f" {survived} of {seeds}" if seeds > 1 else "")
+
+    width, wide = max(len(n) for n in names), max(len(verdict(m, n)) for m in models for n in names)
+    print(f"{'mutant':{width}}  " + "".join(f"{'model' if m == 'on' else 'stock':{wide}}  " for m in models) + "  time  killed by")
+    for n in names:
+        print(f"{n:{width}}  " + "".join(f"{verdict(m, n):{wide}}  " for m in models) + f"{results['on'][n].seconds:4.0f} s  {results['on'][n].by(seeds)}")
+    sound, slow = 0, 0
+    for m in models:
+        none = results[m]["none"]
+        for (row, what), _ in sorted(none.failed.items()):
+            print(f"FAIL: with no mutant switched on, model {m}: {row}: {what}")
+        for row, note in sorted(none.slow.items()):
+            print(f"TOO SLOW: with no mutant switched on, model {m}: {row}: {note}")
+        sound, slow = sound + len({row for row, _ in none.failed}), slow + len(none.slow)
+    survivors = [n for n in names if results["on"][n].killed() < seeds]
+    for n in survivors:
+        print(f"FAIL: {n}: no test noticed" + (f" with {seeds - results['on'][n].killed()} of {seeds} seeds" if seeds > 1 else ""))
+    with open(out + ".count", "w", encoding="utf-8") as f:
+        f.write(f"{len(names) - len(survivors)} {len(survivors) + sound} 0 {slow}\n")
+    print(f"mutants: {len(names) - len(survivors)} killed, {len(survivors)} survived")
+    return 1 if survivors or sound or slow else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        # What ran in the machine ends with its parent.
+        matrix.die("interrupted; run it again to go on")

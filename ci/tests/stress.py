@@ -1,0 +1,225 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-only
+"""ci/tests/stress.py [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS: two L1 Linux guests with L2 Linux guests that check their own memory.
+
+L1 a has one L2, L1 b two.  L0 and the L1s take pages from their guests all the time: ci/guest/stress-move.c; the L2s map, unmap
+and verify: ci/guest/stress-memory.c.  One machine with one pCPU and one with two, at the same time, for SECONDS after the last L2
+has begun.  With two, a is pinned to the second pCPU, and b is driven from one to the other.  SECONDS are those of
+ci/lib/clock.py, so that a machine that does other things as well stresses as much, in more time.  The machines' clocks count
+instructions: in host time, three levels of timer ticks would be all that gets done.  Status 0: no L2 read a wrong word, no
+kernel complained, pages moved in each L0 and L1, and the TLB model's oracle found nothing.  --mutant: one of ci/mutants for L0 to be,
+IMAGE is the one that ci/build/image mutants rig prints.
+"""
+import argparse
+import glob
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+
+from guest import BUILD, TOP, Guest, GuestError, below, die, end_on_signals, say_where
+
+# Megabytes of L1 and L2; each L0 and L1 has a disk to swap to.
+MEMORY = {1: 704, 2: 208}
+DISKS = (1024, 512, 512)
+WORKERS = 3
+# Seconds, as ci/lib/clock.py counts them, until all L2s have begun, and until all is over once they are told to end.
+BOOT = 1200
+LATE = 300
+COUNTERS = ("vmrun", "fill", "ctl_asid", "ctl_all", "window", "audit", "audit_rights")
+GUESTS = {"a": ["1"], "b": ["1", "2"]}
+NAMES = [f"{l1} {l2}" for l1, l2s in GUESTS.items() for l2 in l2s]
+SPLAT = r"^(<[0-9]+>)?\[ *[0-9.]+\] *(WARNING|BUG|INFO: .*(lock|stall|blocked)|Oops|general protection|Out of memory)"
+# A level's command: start its guests, move their pages, until all have ended or one has failed.
+LEVEL = """
+mkswap /dev/vdb >/dev/null && swapon /dev/vdb || exit 1
+{starts}
+stress-move {seed} $(printf '/tmp/%s.begun ' {names}) >/tmp/moved & mover=$!
+{{ read -r _; for name in {names}; do echo end >/tmp/$name.in; done; }} </dev/hvc0 &
+{also}
+status=0
+for name in {names}; do
+	while [ $status = 0 ] && [ ! -s /tmp/$name.rc ]; do
+		sleep 1
+		! grep -qv '^0$' /tmp/*.rc 2>/dev/null || status=1
+	done
+done
+! grep -qv '^0$' /tmp/*.rc || status=1
+kill $mover
+wait $mover || {{ echo "FAIL: pages did not move"; status=1; }}
+cat /tmp/moved
+{splat}
+exit $status
+"""
+CHECK = f"if dmesg | grep -E '{SPLAT}'; then echo 'FAIL: the kernel complained'; dmesg | tail -n 40; status=1; fi"
+START = """
+mkfifo /tmp/{name}.in
+{{ {vm} <>/tmp/{name}.in; echo $? >/tmp/{name}.rc.new; mv /tmp/{name}.rc.new /tmp/{name}.rc; }} 2>&1 | while read -r l; do
+	echo "{name} $l"
+	case $l in *begun:*) touch /tmp/{name}.begun ;; esac
+done &
+"""
+
+
+def start(level, name, command, console, disks=(), prefix=""):
+    """Shell text that starts a guest of this level in the background."""
+    return START.format(name=name, vm=below(level, name, command, console, MEMORY[level], disks, prefix))
+
+
+def command(pcpus, seed, mutant):
+    """What L0 runs."""
+    starts = f"printf %s {mutant} >/sys/module/kvm/parameters/mutant || exit 1\n" if mutant else ""
+    for i, (l1, l2s) in enumerate(GUESTS.items()):
+        inner = "".join(start(2, l2, f"stress-memory {seed + 10 * i + int(l2)} {WORKERS} </dev/hvc0\nstatus=$?\n{CHECK}\nexit $status",
+                              f"/tmp/{l2}.console") for l2 in l2s)
+        inner = LEVEL.format(starts=inner, names=" ".join(l2s), seed=seed + i, also="", splat=CHECK)
+        starts += start(1, l1, inner, f"/dev/ttyS{i + 1}", (f"/dev/vd{'cd'[i]}",), "taskset 2" if pcpus == 2 and l1 == "a" else "")
+    # b's threads, all of them: one pCPU, the other one, both.
+    also = "while sleep 0.1; do for m in 1 2 3; do taskset -ap $m $(cat /tmp/b.pid); sleep 0.1; done; done >/dev/null 2>&1 &" if pcpus == 2 else ""
+    return LEVEL.format(starts=starts, names=" ".join(GUESTS), seed=seed + 7, also=also, splat=CHECK)
+
+
+class Machine(threading.Thread):
+    """One L0 with everything in it, on one or two pCPUs; booted once more if not all guests come up."""
+
+    def __init__(self, image, pcpus, seconds, seed, mutant, qemu, log):
+        super().__init__(daemon=True)
+        self.image, self.pcpus, self.seconds, self.seed, self.mutant, self.qemu, self.log = image, pcpus, seconds, seed, mutant, qemu, log
+        self.label = f"{pcpus} pCPU{'s' if pcpus > 1 else ''}"
+        self.guest = None
+        self.bad, self.oracle, self.counters = [], [], {}
+
+    def run(self):
+        try:
+            with open(self.log, "w", buffering=1, encoding="utf-8") as log:
+                for again in (True, False):
+                    if self.once(log):
+                        break
+                    # Nested guests on TCG hang at boot now and then, on stock QEMU too.
+                    print(f"stress, {self.label}: only {len(self.begun)} of {len(NAMES)} L2s came up in {BOOT} s" +
+                          (", booting again" if again else ""), flush=True)
+                else:
+                    self.bad.append("not all guests came up, twice")
+        except Exception as e:      # pylint: disable=broad-except
+            self.bad.append(repr(e))
+
+    def once(self, log):
+        """Whether it came up; what is wrong with it goes to self.bad."""
+        self.begun, self.last, self.told, self.late = {}, {}, None, None
+        self.guest = Guest(self.image, 0, self.pcpus, command(self.pcpus, self.seed, self.mutant), qemu=self.qemu, model="strict", icount=True,
+                           disks=DISKS, ports=len(GUESTS), stdin=subprocess.PIPE)
+        over = threading.Event()
+        threading.Thread(target=self.watch, args=(over,), daemon=True).start()
+        try:
+            for raw in self.guest.qemu.stdout:
+                self.line(raw.decode(errors="replace").strip(), log)
+            self.guest.qemu.wait()
+            status = self.guest.result(self.late)
+            if status and not self.bad:
+                self.bad.append(f"status {status}")
+        except GuestError as e:
+            log.write(f"{e}\n")
+            if self.late and len(self.begun) < len(NAMES) and not self.bad and not self.oracle:
+                return False
+            self.bad.append(str(e).rstrip("\n"))
+        finally:
+            over.set()
+            self.counters = self.guest.counters()
+            log.write(f"{self.counters}\n")
+            self.guest.close()
+        if not self.bad and not self.told:
+            self.bad.append("the L2s ended before they were told to")
+        stale = self.counters.get("audit", 0) + self.counters.get("audit_rights", 0)
+        if stale:
+            self.bad.append("\n".join([f"the oracle found {stale} stale translations at VMRUN"] + self.oracle))
+        if not self.counters.get("vmrun"):
+            self.bad.append("no counters of the TLB model")
+        return True
+
+    def line(self, line, log):
+        """A line of L0's output: b 2 WHAT is what L2 number 2 in b wrote."""
+        log.write(f"{self.guest.clock.now():7.1f} {line}\n")
+        m = re.match(rf"({'|'.join(NAMES)}) (begun|at|done): (.*)", line)
+        if m and m[2] == "begun":
+            self.begun[m[1]] = self.guest.clock.now()
+        elif m:
+            self.last[m[1]] = re.sub(r".* (\d+ pages) checked.*", r"\1", m[3])
+        if "FAIL: " in line or "MISMATCH" in line:
+            self.bad.append(line)
+        # The TLB model's own words: which ASID, address and page.
+        if "svm-tlb: " in line:
+            self.oracle.append("    " + line[line.index("svm-tlb: "):])
+
+    def watch(self, over):
+        """Tell the L2s to end when it's time, and end the machine if it does not."""
+        while not over.wait(1):
+            now = self.guest.clock.now()
+            if len(self.begun) == len(NAMES) and not self.told and now > max(self.begun.values()) + self.seconds:
+                self.told = now
+                self.guest.qemu.stdin.write(b"end\n")
+                self.guest.qemu.stdin.flush()
+            if now > (self.told + LATE if self.told else BOOT if len(self.begun) < len(NAMES) else now):
+                self.late = f"{now:.0f}"
+                # SIGTERM, so that QEMU still writes the model's counters.
+                self.guest.qemu.terminate()
+                if over.wait(10):
+                    return
+                self.guest.end()
+                return
+
+    def progress(self):
+        if len(self.begun) < len(NAMES):
+            return f"{self.label}: {len(self.begun)} of {len(NAMES)} L2s have begun"
+        return f"{self.label}: " + ", ".join(f"{n}: {self.last.get(n, 'begun')}" for n in NAMES)
+
+
+def main():
+    parser = argparse.ArgumentParser(usage="%(prog)s [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS")
+    parser.add_argument("--pcpus", default="12")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--out", default=os.path.join(BUILD, "results"))
+    parser.add_argument("--mutant", default="")
+    parser.add_argument("image")
+    parser.add_argument("seconds")
+    args = parser.parse_args()
+    if args.pcpus not in ("1", "2", "12"):
+        die(f"--pcpus is 1, 2 or 12, not {args.pcpus}")
+    if not re.fullmatch("[1-9][0-9]*", args.seconds):
+        die(f"SECONDS is a number from 1, not {args.seconds}")
+    if args.mutant and not glob.glob(os.path.join(TOP, f"ci/mutants/*-{glob.escape(args.mutant)}.patch")):
+        die(f"there is no mutant {args.mutant}: ls ci/mutants")
+    if not os.path.exists(os.path.join(args.image, "root.img")):
+        die(f"{args.image} is not an image: ci/build/image series rig makes one and says where")
+    out = os.path.join(args.out, "stress")
+    os.makedirs(out, exist_ok=True)
+    qemu = say_where("qemu")
+    machines = [Machine(args.image, int(p), int(args.seconds), args.seed, args.mutant, qemu, os.path.join(out, f"{p}.log")) for p in args.pcpus]
+    start = told = time.monotonic()
+
+    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s")
+
+    for m in machines:
+        m.start()
+        # Its attributes are there before anyone asks for progress.
+        while m.is_alive() and not m.guest:
+            time.sleep(0.1)
+    while any(m.is_alive() for m in machines):
+        time.sleep(0.5)
+        if time.monotonic() - told >= 60:
+            told = time.monotonic()
+            print(f"stress: {told - start:.0f} s; " + "; ".join(m.progress() for m in machines), flush=True)
+    for m in machines:
+        for b in m.bad:
+            print(f"FAIL: stress, {m.label}, seed {args.seed}: {b}")
+        print(f"{m.progress()}; " + " ".join(f"{k}={m.counters.get(k)}" for k in COUNTERS) + f"; {m.log}")
+    failed = sum(bool(m.bad) for m in machines)
+    with open(os.path.join(args.out, "stress.count"), "w", encoding="utf-8") as f:
+        f.write(f"{len(machines) - failed} {failed} 0\n")
+    print(f"stress: {time.monotonic() - start:.0f} s, {len(machines) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
