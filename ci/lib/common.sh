@@ -141,8 +141,21 @@ check_part() {
 
 # Where objects of the base come from.
 alternates() {
+	local dir
 	echo "$REPO/objects"
-	[ -z "${KDIR-}" ] || git -C "$KDIR" rev-parse --path-format=absolute --git-path objects
+	for dir in ${KDIR:+"$KDIR"} ${KVM_TLB_TREE:+"$KVM_TLB_TREE"}; do
+		git -C "$dir" rev-parse --path-format=absolute --git-path objects
+	done
+}
+
+# check_tree DIR: somebody's kernel git tree that is to be tested as it is.
+check_tree() {
+	[ -d "$1" ] || die "$1 is not a directory: --tree takes a kernel git tree"
+	git -C "$1" rev-parse -q --verify HEAD >/dev/null 2>&1 || die "$1 is not a git tree with a commit: --tree takes a kernel git tree"
+	git -C "$1" rev-parse -q --verify HEAD:arch/x86/kvm/Kconfig >/dev/null 2>&1 || die "$1 is not a kernel tree (no arch/x86/kvm): --tree takes a kernel git tree"
+	git -C "$1" rev-parse -q --verify HEAD:tools/testing/selftests/kvm/Makefile.kvm >/dev/null 2>&1 ||
+		die "$1 is too old: the rig builds KVM selftests as Linux 6.14 and newer have them (tools/testing/selftests/kvm/Makefile.kvm)"
+	git --no-optional-locks -C "$1" diff --quiet HEAD -- 2>/dev/null || note "$1 has uncommitted changes, which are not built"
 }
 
 # check_kdir DIR: a kernel git tree, clean, new enough for KVM's internals that the series builds on.

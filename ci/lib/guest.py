@@ -57,8 +57,9 @@ def end_on_signals(machines, say):
 ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 
 
-def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=()):
-    """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU.  disks: from /dev/vdb on."""
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None):
+    """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU.  disks: from /dev/vdb on.
+    share: the file system for /share, which ci/guest/init finds by its serial number."""
     accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else \
         (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
@@ -76,6 +77,8 @@ def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()
         args += ["-serial", f"file:{path}"]
     for path in disks:
         args += ["-drive", f"file={path},format=raw,if=virtio,cache=unsafe"]
+    if share:
+        args += ["-drive", f"file={share},format=raw,if=none,id=share,readonly=on", "-device", "virtio-blk-pci,drive=share,serial=share"]
     for name, path in files.items():
         args += ["-fw_cfg", f"name=opt/rig/{name},file={path}"]
     return args
@@ -101,20 +104,25 @@ class Guest:
     image: what ci/build/image made.  modules: lines for modprobe, of the level CMD runs in.
     model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
     disks: megabytes of empty ones, and ports: how many serial ports, for the consoles of the guests that CMD starts; of L0 alone.
-    stdin: where CMD's input comes from if it's not interactive."""
+    stdin: where CMD's input comes from if it's not interactive.  share: a directory whose files the guest finds in /share.
+    qemu_args: more arguments of L0's QEMU."""
 
     def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
                  model="on", cpu="", icount=False, disks=(), ports=0,
-                 stdin=subprocess.DEVNULL):
+                 stdin=subprocess.DEVNULL, share=None, qemu_args=()):
         self.dir = tempfile.TemporaryDirectory(prefix="rig.")
         self.level = level
         cpus = str(cpus)
+        if share:
+            share, directory = os.path.join(self.dir.name, "share"), share
+            subprocess.run(["mksquashfs", directory, share, "-noI", "-noD", "-noF", "-noX", "-all-root", "-no-progress", "-quiet"], check=True,
+                           stdout=subprocess.DEVNULL)
         own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
         if level == 1:
             # L1 has one CPU: with two, an L1 on TCG hangs while booting, now and then with MTTCG, always without.
             # Its console is L0's second serial port, so that it can be read whatever becomes of L0.
             l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
-                         "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off")
+                         "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off", share="/dev/vdb" if share else None)
             blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": "kvm_amd\n",
                      "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
         paths = {}
@@ -135,7 +143,8 @@ class Guest:
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
             machine(0, cpus.partition("/")[0], paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives)
+                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives, share=share) + \
+            list(qemu_args)
         parent = os.getpid()
 
         def child():

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""boot.py IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: called by scripts/boot.  CPUS: as in guest.py."""
+"""boot.py [--share DIR] [--qemu-arg ARG] -- IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: called by scripts/boot.  CPUS: as in guest.py."""
+import argparse
 import re
 import shlex
 import signal
@@ -13,8 +14,17 @@ from guest import Guest, GuestError
 
 
 def main():
-    image, level, cpus, timeout, model = sys.argv[1], int(sys.argv[2]), sys.argv[3], int(sys.argv[4]), sys.argv[5]
-    command = shlex.join(sys.argv[6:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--share")
+    parser.add_argument("--qemu-arg", action="append", default=[])
+    parser.add_argument("image")
+    parser.add_argument("level", type=int)
+    parser.add_argument("cpus")
+    parser.add_argument("timeout", type=int)
+    parser.add_argument("model")
+    parser.add_argument("command", nargs=argparse.REMAINDER)
+    args = parser.parse_args()
+    timeout, command = args.timeout, shlex.join(args.command)
     tty = sys.stdin.isatty()
     saved = termios.tcgetattr(0) if tty else None
     guest = late = None
@@ -29,7 +39,8 @@ def main():
     for s in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, lambda signum, _: sys.exit(128 + signum))
     try:
-        guest = Guest(image, level, cpus, command or "exec sh -i", interactive=not command, model=model)
+        guest = Guest(args.image, args.level, args.cpus, command or "exec sh -i", interactive=not command, model=args.model,
+                      share=args.share, qemu_args=args.qemu_arg)
         if timeout:
             # Not a signal: on a busy machine the next one would come before the clock has been read.
             threading.Thread(target=watch, daemon=True).start()

@@ -24,11 +24,13 @@ from guest import TOP, Guest, GuestError, die, end_on_signals, say_where
 BOOT = {0: 120, 1: 240}
 # A test that takes longer than the list says is too slow; it hangs if it isn't over after so many times as long.
 PATIENCE = 3
+# The limit of a test of somebody's tree that is not in the list.
+UNLISTED = 60
 # Then the guest ends it; one that does not do so in this time hangs itself.
 GRACE = 60
 
 KERNELS = ("base", "series")
-Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("", "", KERNELS))
+Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("-", "", "", KERNELS))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
 # outcome: pass, skip, fail or slow.  failed: the cases that failed, with their messages, as ci/lib/tap.py has them.
 Result = collections.namedtuple("Result", "outcome seconds note tlb failed", defaults=(None, ()))
@@ -96,6 +98,33 @@ def one_of_each(tests, own, other, parameters):
         mine = [t for t in mine if t.kernels == KERNELS] or mine[:1]
         chosen += [t for t in (mine if program in own else mine[:1]) if t not in chosen]
     return [t for t in tests if t in chosen]
+
+
+def runs_on(test, kernel):
+    """only:series is about the base.  Somebody's tree may have what the test needs, and else the test says so."""
+    return kernel in test.kernels or kernel == "tree"
+
+
+def of_tree(tests, directory, patterns):
+    """The tests as somebody's tree has them, and why it has not the others: their names -> the reason.
+
+    directory: of its kernel, selftests and modules.  A pattern that no test is called may be the program of one that is not in the list.
+    """
+    out = subprocess.run(["modinfo", "-F", "parm", os.path.join(directory, "kvm-amd.ko")], stdout=subprocess.PIPE, check=True).stdout
+    parameters = {l.partition(":")[0] for l in out.decode().splitlines()}
+    missing = {}
+    for t in tests:
+        for p in programs(t):
+            if not os.path.exists(os.path.join(directory, "selftests", p)):
+                missing[t.name] = "this tree has no such selftest"
+        for p in t.params.split(","):
+            name = p.partition("=")[0]
+            if p != "-" and not p.startswith("kvm.") and name not in parameters:
+                missing.setdefault(t.name, f"kvm_amd of this tree has no parameter {name}")
+    for p in patterns:
+        if not any(called(t, p) for t in tests) and os.path.exists(os.path.join(directory, "selftests", p)):
+            tests.append(Test(p, [0, 1], {0: [1, 2], 1: [1, 2]}, UNLISTED, command="./" + p))
+    return missing
 
 
 def read_known(path):
@@ -332,38 +361,42 @@ def main():
     parser.add_argument("--own", help="programs, with commas between them: a short list, see one_of_each()")
     parser.add_argument("--other", default="", help="programs of which one row is enough")
     parser.add_argument("--parameters", default="", help="what kvm_amd has")
+    parser.add_argument("--tree", help="directory of the kernel that SERIES-IMAGE was made of, which is not the series' but that of somebody's tree")
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
     parser.add_argument("patterns", nargs="*")
     args = parser.parse_args()
-    images = {k: i for k, i in (("base", args.base), ("series", args.series)) if i != "-"}
+    images = {k: i for k, i in (("base", args.base), ("tree" if args.tree else "series", args.series)) if i != "-"}
     OUT, patterns, Machine.patience = args.out, args.patterns, args.patience
     os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
     known = read_known(os.path.join(TOP, "ci/tests/known-failures"))
-    tests = [t for t in read_list(args.list)
-             if not patterns or any(called(t, p) for p in patterns)]
+    tests = read_list(args.list)
+    missing = of_tree(tests, args.tree, patterns) if args.tree else {}
+    tests = [t for t in tests if not patterns or any(called(t, p) for p in patterns)]
     for p in patterns:
         if not any(called(t, p) for t in tests):
-            die(f"no test in ci/tests/selftests.list is called {p}")
+            die(f"no test in ci/tests/selftests.list is called {p}" + (", and this tree has no such selftest" if args.tree else ""))
     tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
                         pcpus={l: [p for p in ps if str(p) in args.pcpus] for l, ps in t.pcpus.items()}) for t in tests]
-    tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(k in images for k in t.kernels)]
+    tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(runs_on(t, k) for k in images)]
     if args.own is not None:
         tests = one_of_each(tests, *(list(filter(None, a.split(","))) for a in (args.own, args.other, args.parameters)))
     if not tests:
         die("no test in ci/tests/selftests.list runs at this level, on this kernel, with so many pCPUs")
     qemu = say_where("qemu")
     results, machines = {}, []
+    results.update({Key("tree", l, p, t.name): Result("skip", 0, missing[t.name]) for t in tests if t.name in missing
+                    for l in t.levels for p in t.pcpus[l]})
     slots = threading.Semaphore(os.cpu_count() or 1)
     # The longest first, so that no core idles at the end.
     cpus = sorted({t.cpu for t in tests})
     for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
         for kernel, image in images.items():
-            mine = [t for t in tests if kernel in t.kernels and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
+            mine = [t for t in tests if t.name not in missing and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
             if mine:
                 machines.append(Machine(slots, results, known, kernel, image, level, pcpus, cpu, mine, qemu, args.model))
-    total = sum(len(m.tests) for m in machines)
+    total = len(results) + sum(len(m.tests) for m in machines)
     start = told = time.monotonic()
 
     end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
@@ -426,7 +459,7 @@ def report(tests, images, results, known, seconds):
             if k.kernel == "base" and listed:
                 expected.append((k, listed))
             elif k.kernel == "series" and listed and not listed.startswith("fixed:") and \
-                    (base is None or base.outcome == "fail"):
+                    (base is None or base.outcome == "fail") or k.kernel == "tree" and listed:
                 expected.append((k, listed))
             else:
                 bad.append((k, r, "the base passes" if k.kernel == "series" and base and base.outcome != "fail" else

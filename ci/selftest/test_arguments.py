@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Arguments, what has to be installed or built first, and the lock."""
+import fcntl
+import os
+import re
+import shutil
+import signal
+import time
+
+from world import VERBS, VerbTest, World, digest, finish, run, started, state, write
+
+
+class Arguments(VerbTest):
+    BAD = {
+        "setup": [["--bogus"], ["--update", "--bogus"]],
+        "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"]],
+        "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"]],
+        "test": [["--bogus"], ["bogus"], ["--all", "run"], ["run", "--bogus"]],
+        "mutants": [["--bogus"], ["nosuch"]],
+        "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
+        "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
+                 ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"]],
+        "tree": [["--bogus"], ["--reset", "--bogus"]],
+        "export": [["--bogus"]],
+        "check": [["--bogus"], ["--quick", "--bogus"]],
+        "apply": [[], ["--bogus"], ["one", "two", "three"], [".", "nosuch"], [".", "--bogus"]],
+        "sign": [["--bogus"], ["one", "two"]],
+        "send": [["--bogus"], ["--to"], ["nosuch"], ["one", "two"], ["one", "--bogus"], ["one", "--to"]],
+        "help": [["--bogus"]],
+    }
+
+    def test_every_verb_is_here(self):
+        self.assertEqual(sorted(self.BAD), VERBS)
+
+    def help_of(self, verb):
+        for option in ("--help", "-h"):
+            with self.unchanged():
+                done = self.verb(verb, option)
+            self.assertEqual((done.status, done.err), (0, ""))
+            lines = done.out.splitlines()
+            self.assertRegex(lines[0], rf"^scripts/{verb}\b")
+            self.assertLessEqual(len(lines), 8)
+            self.assertFalse(os.path.exists(self.path("build")), "--help makes files")
+
+    def bad_arguments(self, verb):
+        for args in self.BAD[verb]:
+            with self.subTest(args=args), self.unchanged():
+                done = self.verb(verb, *args)
+                self.assert_refuses(done, verb)
+                self.assertEqual(done.out, "")
+                # The line says which argument it is about, if there is one.
+                if args:
+                    self.assertRegex(done.err, "|".join(re.escape(a) for a in args) + "|--help")
+
+    def test_help_lists_the_verbs_in_order(self):
+        done = self.verb("help")
+        self.assertEqual(done.status, 0, done)
+        named = re.findall(r"^scripts/(\w+)", done.out, re.M)
+        self.assertEqual(sorted(named + ["help"]), VERBS)
+        self.assertLess(named.index("setup"), named.index("build"))
+        self.assertLess(named.index("sign"), named.index("send"))
+
+    def test_from_another_directory(self):
+        done = run([os.path.relpath(self.path("scripts/help"), self.dir)], self.env, cwd=self.dir)
+        self.assert_ok(done, "scripts/tree")
+
+
+for _verb in VERBS:
+    setattr(Arguments, f"test_help_of_{_verb}", lambda self, v=_verb: self.help_of(v))
+    setattr(Arguments, f"test_bad_arguments_of_{_verb}", lambda self, v=_verb: self.bad_arguments(v))
+
+
+class Setup(VerbTest):
+    def test_no_network(self):
+        cache = os.path.join(self.dir, "empty")
+        os.mkdir(cache)
+        # apt would wait between its attempts.
+        write(os.path.join(self.dir, "apt.conf"), 'Acquire::Retries::Delay "false";\n')
+        with self.unchanged():
+            done = self.verb("setup", KVM_TLB_CACHE=cache, APT_CONFIG=os.path.join(self.dir, "apt.conf"))
+        self.assert_refuses(done, "setup", "cannot reach the Debian mirror", "KVM_TLB_MIRROR")
+        self.assertFalse(os.path.exists(os.path.join(cache, "linux.git")))
+        self.assertFalse(os.path.exists(os.path.join(cache, "base-version")))
+        self.assertFalse(os.path.exists(os.path.join(cache, "qemu-version")))
+        # Nothing that a later run could take for a product.
+        halves = [f for f in digest(cache) if re.search(r"import\.|\.new|\.deb$|\.tar|get\.", f)]
+        self.assertEqual(halves, [])
+        self.assertEqual(os.listdir(os.path.join(cache, "tools")), [])
+
+    def test_needs_no_network_when_all_is_there(self):
+        with self.unchanged():
+            done = self.verb("setup")
+        self.assert_ok(done, "base: 7.9")
+
+    def test_disk_is_full(self):
+        cache = os.path.join(self.dir, "small")
+        with self.unchanged():
+            done = self.verb("setup", KVM_TLB_CACHE=cache, KVM_TLB_MIN_KB=str(1 << 50))
+        self.assert_refuses(done, "setup", cache, "MB free", "KVM_TLB_CACHE")
+        self.assertEqual(done.out, "", "a step ran")
+        self.assertEqual(digest(cache), {})
+
+
+class Lock(VerbTest):
+    """Two runs in one clone: the second one waits."""
+
+    def waits(self, verb, *args):
+        os.makedirs(self.path("build"), exist_ok=True)
+        kdir = self.kdir()
+        before = state(kdir)
+        args = [kdir if a == "KDIR" else a for a in args]
+        with open(self.path("build/.lock"), "w", encoding="utf-8") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            write(self.path("build/.lock.pid"), "4711\n")
+            with started(self.command(verb, *args), {**self.env, "KDIR": kdir}) as p:
+                line = p.stderr.readline().decode()
+                self.assertIn("waiting", line)
+                self.assertIn("4711", line, "which process it waits for")
+                time.sleep(0.5)
+                self.assertIsNone(p.poll(), "it did not wait")
+                self.assertEqual(state(kdir), before, "it did not wait")
+                fcntl.flock(lock, fcntl.LOCK_UN)
+                return kdir, finish(p)
+
+    def test_apply(self):
+        _, done = self.waits("apply", "KDIR")
+        self.assert_ok(done, "4 patches applied")
+        self.assertEqual(done.err, "")
+
+    def test_tree(self):
+        kdir, done = self.waits("tree")
+        self.assert_ok(done, kdir)
+
+    def test_export(self):
+        _, done = self.waits("export")
+        self.assert_refuses(done, "export", "run scripts/tree first")
+
+    def test_ctrl_c_while_waiting(self):
+        os.makedirs(self.path("build"), exist_ok=True)
+        kdir = self.kdir()
+        with open(self.path("build/.lock"), "w", encoding="utf-8") as lock, self.unchanged(kdir):
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            with started(self.command("apply", kdir), self.env) as p:
+                self.assertIn("waiting", p.stderr.readline().decode())
+                os.killpg(p.pid, signal.SIGINT)
+                self.assertNotEqual(finish(p, 10).status, 0)
+
+
+class NoImage(VerbTest):
+    """scripts/boot when there is nothing to boot, and the real ci/build/image."""
+
+    def test_nothing_set_up(self):
+        cache = os.path.join(self.dir, "empty")
+        with self.unchanged():
+            self.assert_refuses(self.verb("boot", "--", "true", KVM_TLB_CACHE=cache), "boot", "run scripts/setup")
+
+    def test_nothing_built(self):
+        with self.unchanged():
+            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "the series kernel is not built", "scripts/build series")
+            self.assert_refuses(self.verb("boot", "--kernel", "base", "--", "true"), "boot", "the base kernel is not built", "scripts/build base")
+
+    def test_no_qemu(self):
+        cache = os.path.join(self.dir, "cache")
+        shutil.copytree(World.cache, cache, symlinks=True)
+        os.remove(os.path.join(cache, "qemu"))
+        self.env["KVM_TLB_CACHE"] = cache
+        # A kernel where the rig looks for one; it says where only when it traces itself.
+        trace = run(["bash", "-x", self.path("ci/build/kernel"), "series", "rig"], self.env).err
+        os.makedirs(re.findall(r"(?m)^\++ out=(.+)$", trace)[0])
+        with self.unchanged():
+            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "no QEMU in the cache", "scripts/build")
+        self.assertFalse(os.path.exists(os.path.join(cache, "qemu")))
+        images = self.path("build/image")
+        self.assertEqual(os.listdir(images) if os.path.isdir(images) else [], [])

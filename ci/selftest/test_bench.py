@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""scripts/bench and scripts/mutants: what they make of counts and verdicts."""
+import contextlib
+import io
+import os
+import sys
+import time
+from unittest import mock
+
+import bench
+import matrix
+import mutants
+from world import VerbTest, read, write
+
+
+class Mutants(VerbTest):
+    def test_one_that_names_no_test(self):
+        write(self.path("ci/mutants/idle.patch"), "Rule: none\n\n")
+        for args in ([], ["idle"]):
+            self.assert_refuses(self.verb("mutants", *args), "mutants", "ci/mutants/idle.patch", "Tests: NAME")
+
+    def test_one_that_cannot_be_switched_on(self):
+        write(self.path("ci/mutants/idle.patch"), "Rule: none\nTests: state_test\n\n")
+        self.assert_refuses(self.verb("mutants"), "mutants", "ci/mutants/idle.patch", 'MUTANT("idle")')
+
+    def test_seeds(self):
+        for bad in ("0", "-1", "many", ""):
+            self.assert_refuses(self.verb("mutants", "--seeds", bad), "mutants", "--seeds is a number from 1")
+        self.assert_refuses(self.verb("mutants", "--seeds"), "mutants", "--seeds needs a value")
+
+    def tried(self, seeds, outcomes, *names, models="on", **env):
+        """What is made of machines in which a row ends like the first of outcomes that is part of its line, or else passes; and the rows run."""
+        image, out = os.path.join(self.dir, "image"), os.path.join(self.dir, "results", "mutants")
+        write(os.path.join(image, "contents"), "what is in it\n")
+        os.makedirs(out, exist_ok=True)
+        ran = []
+
+        def run_rows(args, **_):
+            rows, out = args[args.index("--list") + 1], args[-1]
+            with open(rows, encoding="utf-8") as f:
+                ran.extend(f.read().splitlines())
+            os.makedirs(out, exist_ok=True)
+            with open(os.path.join(out, "selftests.tsv"), "w", encoding="utf-8") as f:
+                f.write("test\toutcome\tseconds\tcases\tnote\n")
+                for line, t in zip(ran[-len(matrix.read_list(rows)):], matrix.read_list(rows)):
+                    end = next((o for part, o in outcomes.items() if part in line), ("pass", "", ""))
+                    f.write("\t".join((t.name, end[0], "1.0", *end[1:])) + "\n")
+        printed = io.StringIO()
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(mock.patch.object(mutants.subprocess, "run", run_rows))
+            stack.enter_context(mock.patch.object(mutants, "CACHE", os.path.join(self.dir, "kept")))
+            stack.enter_context(mock.patch.dict(os.environ, {"CI": "", "KVM_TLB_SINCE": "", **env}))
+            stack.enter_context(mock.patch.object(sys, "argv", ["mutants.py", image, out, models, str(seeds), *names]))
+            stack.enter_context(contextlib.redirect_stdout(printed))
+            status = mutants.main()
+        return status, printed.getvalue(), ran, read(out + ".count").split()
+
+    NAME = "no-flush-asid"
+    KILLED = ("fail", "suite.one, suite.npt.two", "suite.one: why")
+
+    def test_killed_with_each_seed(self):
+        status, text, ran, counts = self.tried(3, {self.NAME + " seed": self.KILLED}, self.NAME)
+        self.assertEqual((status, counts), (0, ["1", "0", "0", "0"]))
+        self.assertRegex(text, rf"(?m)^{self.NAME}  killed .* one, npt\.two$")
+        self.assertEqual({w for l in ran for w in l.split() if w.startswith("seed:")}, {"seed:1", "seed:2", "seed:3"})
+
+    def test_survives_one_seed(self):
+        status, text, _, counts = self.tried(3, {self.NAME + " seed:2": ("pass", "", ""), self.NAME + " seed": self.KILLED}, self.NAME)
+        self.assertEqual((status, counts), (1, ["0", "1", "0", "0"]))
+        self.assertRegex(text, rf"(?m)^{self.NAME}  SURVIVED 1 of 3 .* one \(2 of 3\), npt\.two \(2 of 3\)$")
+        self.assertIn(f"FAIL: {self.NAME}: no test noticed with 1 of 3 seeds\n", text)
+
+    def test_fails_or_is_too_slow_without_a_mutant(self):
+        status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("fail", "suite.x", "suite.x: why")}, self.NAME)
+        self.assertEqual((status, counts[0]), (1, "1"))
+        self.assertRegex(text, r"(?m)^FAIL: with no mutant switched on, model on: \S+.*: x$")
+        status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("slow", "", "it took 9 s")}, self.NAME, CI="true")
+        self.assertEqual((status, counts[1], counts[3] > "0"), (1, "0", True))
+        self.assertRegex(text, r"(?m)^TOO SLOW: with no mutant switched on, model on: \S+.*: it took 9 s$")
+
+    def test_verdicts_are_kept_but_not_for_ci(self):
+        first = self.tried(1, {self.NAME + " seed": self.KILLED}, self.NAME)
+        self.assertEqual(self.tried(1, {}, self.NAME)[::2], (0, []))
+        # With one more seed, only that one is run.
+        self.assertEqual({w for l in self.tried(2, {self.NAME + " seed": self.KILLED}, self.NAME)[2] for w in l.split() if "seed:" in w}, {"seed:2"})
+        self.assertEqual(self.tried(1, {}, self.NAME, CI="true")[::2], (1, first[2]))
+        # What the same run of scripts/test found out, CI may use.
+        self.assertEqual(self.tried(1, {}, self.NAME, CI="true", KVM_TLB_SINCE=str(time.time() - 600))[2], [])
+
+    def test_verdicts_depend_on_the_image(self):
+        first = self.tried(1, {self.NAME + " seed": self.KILLED}, self.NAME)
+        with mock.patch.object(mutants, "SOURCES", mutants.SOURCES[:-1]):
+            self.assertEqual(self.tried(1, {}, self.NAME)[2], first[2])
+
+
+class Bench(VerbTest):
+    """What scripts/bench makes of the figures, which no machine measures here."""
+    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100, "bytes": 4096}
+    BASE = {**GOOD, "flush_asid": 2, "walks": 27, "instructions": 110}
+
+    def measured(self, *scenarios, expected=None, broken=None, series=None, reloads=None):
+        """Status and text; each scenario has these figures, but for the series' reloads."""
+        figures = {"base": self.BASE, "series": {**self.GOOD, **(series or {})}}
+        lines = ["scenario kernel flush_asid flush_all walks reloads"] + [f"{s} {k} {f['flush_asid']} 0 {f['walks']} {f['reloads']}" for s in scenarios
+                                                                  for k, f in {"base": self.BASE, "series": self.GOOD, **(expected or {})}.items()]
+        write(self.path("expected"), "\n".join(lines).replace(" ", "\t") + "\n")
+
+        def measure(machine):
+            if broken in [s.name for s in machine.scenarios]:
+                machine.error = "it panics"
+            else:
+                machine.got = {(s.name, machine.kernel): dict(figures[machine.kernel]) for s in machine.scenarios}
+                for s in machine.scenarios if machine.kernel == "series" else ():
+                    machine.got[s.name, "series"]["reloads"] = (reloads or {}).get(s.name, 3)
+        out = io.StringIO()
+        with contextlib.ExitStack() as stack:
+            for where, name, value in ((bench.Machine, "run", measure), (bench, "EXPECTED", self.path("expected")),
+                                       (bench, "say_where", lambda *command: ""), (bench, "end_on_signals", lambda *how: None),
+                                       (sys, "argv", ["bench.py", "base", "series", self.path("bench"), *scenarios])):
+                stack.callback(setattr, where, name, getattr(where, name))
+                setattr(where, name, value)
+            with contextlib.redirect_stdout(out):
+                try:
+                    status = bench.main()
+                except SystemExit as e:
+                    return 1, str(e)
+        return status, out.getvalue()
+
+    def test_as_expected(self):
+        status, text = self.measured("nested-w16", "nested-w64")
+        self.assertEqual(status, 0, text)
+        self.assertEqual(read(self.path("bench.count")), "2 0 0\n")
+        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t3.000\t100.000\t4096.000\n", read(self.path("bench.tsv")))
+        page = read(self.path("bench.html"))
+        self.assertEqual(page.count("<svg"), 1, "one curve has two scenarios")
+        self.assertIn("<td>L2, 64 pages</td><td>base</td><td>2.000</td>", page)
+        self.assertFalse(os.path.exists(self.path("bench-partial.tsv")))
+
+    def test_worse_than_the_base(self):
+        status, text = self.measured("nested-w16", series={"instructions": 111})
+        self.assertEqual(status, 1)
+        self.assertIn("FAIL: nested-w16: 111 instructions per turn, 110 on the base, must be 1.00 of these at most\n", text)
+        self.assertEqual(read(self.path("bench.count")), "0 1 0\n")
+
+    def test_not_as_much_better_as_it_must_be(self):
+        status, text = self.measured("nested-clean")
+        self.assertEqual(status, 1)
+        self.assertIn("FAIL: nested-clean: 100 instructions per turn, 110 on the base, must be 0.90 of these at most\n", text)
+
+    def test_more_reloads_than_with_one_l2(self):
+        low = {"instructions": 90}
+        self.assertEqual(self.measured("nested-clean", "nested-clean-8", series=low)[0], 0)
+        scenarios = [s._replace(reloads_of="nested-w16") if s.name == "nested-w64" else s for s in bench.SCENARIOS]
+        figures = {"nested-w16": 3, "nested-w64": 4}
+        self.addCleanup(setattr, bench, "SCENARIOS", bench.SCENARIOS)
+        bench.SCENARIOS = scenarios
+        text = self.measured("nested-w16", "nested-w64", reloads=figures)[1]
+        self.assertIn("FAIL: nested-w64: 4.000 groups of VMCB fields reloaded per turn, 3.000 in nested-w16\n", text)
+
+    def test_worse_than_a_variant(self):
+        scenario = next(s for s in bench.SCENARIOS if s.than)
+        got = {"series": {"instructions": 1}, bench.SWITCH: self.GOOD, scenario.than[0]: self.GOOD}
+        self.assertEqual(list(bench.worse_than_variants(scenario, got)), [])
+        got[scenario.than[0]] = {**self.GOOD, "instructions": 97}
+        self.assertEqual(list(bench.worse_than_variants(scenario, got)), [f"100 instructions per turn, 97 with {scenario.than[0]}"])
+
+    def test_more_instructions_than_with_one_l2(self):
+        scenario = next(s for s in bench.SCENARIOS if s.like)
+        figures = {scenario.name: {"series": {**self.GOOD, "instructions": 102}}}
+        self.assertEqual(list(bench.worse_than_scenarios(scenario, figures, 0)), [])
+        figures[scenario.like] = {"series": self.GOOD}
+        self.assertEqual(list(bench.worse_than_scenarios(scenario, figures, 0)), [])
+        figures[scenario.name]["series"]["instructions"] = 103
+        self.assertEqual(list(bench.worse_than_scenarios(scenario, figures, 0)), [f"103 instructions per turn, 100 in {scenario.like}"])
+
+    def test_worse_than_it_must_be(self):
+        self.assertIn("FAIL: nested-w16: walks 1.000 per turn, must be 0\n", self.measured("nested-w16", series={"walks": 1})[1])
+
+    def test_other_counts_than_expected(self):
+        status, text = self.measured("nested-w16", expected={"base": {**self.BASE, "walks": 28}})
+        self.assertEqual(status, 1)
+        self.assertIn("FAIL: nested-w16: base: walks 27.000 per turn, 28 in ci/bench/expected", text)
+
+    def test_counts_that_nobody_recorded(self):
+        status, text = self.measured("nested-w16", expected={"base": {**self.BASE, "walks": 27}, "series": self.GOOD})
+        self.assertEqual(status, 0, text)
+        write(self.path("expected"), "")
+        expected, bench.EXPECTED = bench.EXPECTED, self.path("expected")
+        self.addCleanup(setattr, bench, "EXPECTED", expected)
+        scenario = next(s for s in bench.SCENARIOS if s.name == "nested-w16")
+        self.assertRegex(next(bench.unexpected(scenario, {"base": self.BASE}, bench.read_expected())), "does not have it for base")
+
+    def test_a_kernel_that_does_not_boot(self):
+        # npt=0 has a machine of its own.
+        status, text = self.measured("nested-w16", "nested-npt0", broken="nested-npt0")
+        self.assertEqual(status, 1)
+        self.assertRegex(text, r"nested-npt0 on the base kernel, what was measured is in \S*bench-partial\.tsv: it panics")
+        self.assertIn("nested-w16\tseries", read(self.path("bench-partial.tsv")))
+        self.assertFalse(os.path.exists(self.path("bench.tsv")))
+
+    def test_every_scenario_of_a_curve_exists(self):
+        names = [s.name for s in bench.SCENARIOS]
+        self.assertEqual(len(names), len(set(names)))
+        self.assertEqual([n for _, _, _, points in bench.CURVES for n in points.values() if n not in names], [])

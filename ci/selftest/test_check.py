@@ -1,0 +1,279 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""scripts/check, docs/hazards.md, and the figures in cover letters."""
+import os
+import re
+import signal
+import sys
+
+from world import HAZARDS, TOP, VerbTest, World, finish, listed, ours, read, run, started, wait_until, write
+
+# The lines of patches that add a selftest and a KUnit test, as far as ci/checks/hazards.py looks at them.
+CASES = {
+    "selftests/0009-small.patch": """Subject: [PATCH] KVM: selftests: Add a test
+
+diff --git a/tools/testing/selftests/kvm/x86/small_test.c b/tools/testing/selftests/kvm/x86/small_test.c
+--- /dev/null
++++ b/tools/testing/selftests/kvm/x86/small_test.c
+@@ -0,0 +1,2 @@
++KVM_ONE_VCPU_TEST(small, first_case, guest_code)
++TEST_F(small, other_case)
+""",
+    "patches/0009-small.patch": """Subject: [PATCH] KVM: x86: Add a KUnit test
+
+diff --git a/arch/x86/kvm/small_test.c b/arch/x86/kvm/small_test.c
+--- /dev/null
++++ b/arch/x86/kvm/small_test.c
+@@ -0,0 +1,2 @@
++	KUNIT_CASE(small_kunit_case),
++	.name = "small_suite",
+"""}
+
+
+class Check(VerbTest):
+    def test_good_series(self):
+        # The small series has to pass for the refusals of BadSeries to mean anything.
+        self.set_hazards()
+        write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
+        with self.unchanged():
+            done = self.verb("check", "--quick")
+        self.assertEqual(done.status, 0, done)
+        self.assertRegex(done.out, r"(?m)^check: \d+ passed, 0 failed$")
+        self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "0"])
+
+    def test_part_without_a_cover_letter(self):
+        os.remove(self.path("docs/cover-letters/two.txt"))
+        done = self.verb("check", "--quick")
+        self.assertEqual(done.status, 1, done)
+        self.assertIn("part two has no cover letter: write docs/cover-letters/two.txt", done.out)
+
+    def builds(self, part="exit 0", *options):
+        """scripts/check with builds that do nothing, and this in place of ci/checks/part."""
+        self.set_hazards()
+        write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
+        for name, text in {"ci/checks/patch": 'echo "$1" >>build/built', "ci/checks/part": part, "ci/checks/variant": 'echo "$@" >>build/variants',
+                           "scripts/build": "exit 0"}.items():
+            write(self.path(name), f'#!/bin/bash\ncd "$(dirname "$0")/.."\n{text}\n')
+        return self.verb("check", *options)
+
+    def test_variants(self):
+        done = self.builds()
+        self.assertEqual(done.status, 0, done)
+        both = ["no-hyperv no-sev no-smm no-xen", "builtin on-hyperv"]
+        self.assertEqual(read(self.path("build/variants")).splitlines(), both)
+        os.remove(self.path("build/variants"))
+        done = self.builds("exit 0", "--all")
+        self.assertEqual(done.status, 0, done)
+        self.assertEqual(read(self.path("build/variants")).splitlines(), both + sorted(" ".join(both).split()))
+
+    def test_tests_come_after_the_last_patch_of_each_part_but_the_last(self):
+        # Two selftests, one in the middle.
+        names = listed(World.series["series"])
+        write(self.path("series"), "".join(l + "\n" for l in ("# part one", names[0], names[3], "# part two", *names[1:3])))
+        done = self.builds('echo part "$1" >>build/built')
+        self.assertEqual(done.status, 0, done)
+        self.assertEqual(read(self.path("build/built")).split("\n"), ["0", "1", "part one", "3", "4", ""])
+        self.assertIn("tests of part one: done", done.out)
+
+    def test_skipped_tests_are_no_passed_ones(self):
+        done = self.builds('mkdir -p build/results; echo "a_test (1 pCPU): no reason" >"build/results/part-$1.skipped"')
+        self.assertEqual(done.status, 0, done)
+        self.assertIn("    skipped: a_test (1 pCPU): no reason\n", done.out)
+        self.assertRegex(done.out, r"(?m)^check: \d+ passed, 0 failed, 1 skipped$")
+        self.assertEqual(read(self.path("build/results/check.count")).split()[1:], ["0", "1"])
+
+    def test_tests_of_a_part_fail(self):
+        done = self.builds('echo "FAIL: series L0 1 pCPU a_test: why"; exit 1')
+        self.assertEqual(done.status, 1, done)
+        self.assertRegex(done.out, r"tests of part one: FAILED(.*\n)+    FAIL: series L0 1 pCPU a_test: why")
+
+    def skipped(self, own, *rows):
+        path = os.path.join(self.dir, "selftests.tsv")
+        write(path, "test\tpcpus\toutcome\tnote\n" + "".join("\t".join(r) + "\n" for r in rows))
+        return run([self.path("ci/checks/skipped.py"), path, own], self.env)
+
+    def test_a_part_of_which_all_is_skipped(self):
+        old, new, skip = ("old npt=0", "2", "pass", ""), ("new npt=0", "2", "pass", ""), ("new", "1", "skip", "no NPT")
+        self.assertEqual(self.skipped("x86/new,x86/other", old, skip, new), (0, "new (1 pCPU): no NPT\n", ""))
+        self.assertEqual(self.skipped("", old, skip)[0], 0)
+        for rows in ([old, skip], [old], []):
+            done = self.skipped("x86/new", *rows)
+            self.assertEqual(done.status, 1)
+            self.assertIn("FAIL: no test of new passed", done.err)
+
+    def test_ctrl_c_ends_all_of_it(self):
+        script = self.path("ci/checks/export")
+        write(script, "#!/bin/sh\nsleep 1000\n")
+        with started(self.command("check", "--quick"), self.env) as p:
+            self.assertTrue(wait_until(lambda: "sleep 1000" in ours().values(), 30))
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 10)
+        self.assertNotEqual(done.status, 0)
+        self.assertIn("interrupted", done.out)
+        self.assertNotIn("checkpatch", done.out, "it went on with the next step")
+
+
+class Hazards(VerbTest):
+    """docs/hazards.md against patches, tests and mutants: each mistake is one line that says where it is, and what to do."""
+
+    def setUp(self):
+        super().setUp()
+        self.set_hazards()
+        for name, text in CASES.items():
+            write(self.path(name), text)
+
+    def hazards(self):
+        with self.unchanged():
+            return run([sys.executable, self.path("ci/checks/hazards.py")], self.env)
+
+    def edited(self, old, new, *fragments, path="docs/hazards.md"):
+        text = read(self.path(path))
+        self.assertIn(old, text)
+        write(self.path(path), text.replace(old, new, 1))
+        self.assert_refuses(self.hazards(), "hazards", *fragments, status=1)
+
+    def test_good_page(self):
+        self.assert_ok(self.hazards(), "3 hazards, 2 mutants")
+
+    def test_of_the_project(self):
+        self.assert_ok(run([sys.executable, os.path.join(TOP, "ci/checks/hazards.py")], self.env))
+
+    def test_mutant_that_is_not_there(self):
+        self.edited("`first`, `both`", "`first`, `both`, `last`", "H1", "no mutant last")
+
+    def test_mutant_without_a_hazard(self):
+        write(self.path("ci/mutants/030-idle.patch"), "Rule: none\nTests: state_test\n\n")
+        self.assert_refuses(self.hazards(), "hazards", "030-idle.patch", "add a line Hazard: H1", status=1)
+
+    def test_mutant_with_a_hazard_in_its_diff_only(self):
+        write(self.path("ci/mutants/030-idle.patch"), "Rule: none\n\ndiff --git a/a b/a\nHazard: H1\n")
+        self.assert_refuses(self.hazards(), "hazards", "030-idle.patch", "add a line Hazard: H1", status=1)
+
+    def test_mutant_of_an_unknown_hazard(self):
+        self.edited("Hazard: H1, C1", "Hazard: H1, C1, H7", "020-both.patch", "H7", path="ci/mutants/020-both.patch")
+
+    def test_mutant_that_its_hazard_does_not_name(self):
+        self.edited("`first`, `both`", "`first`", "020-both.patch", "add `both`", "H1")
+
+    def test_mutant_that_does_not_name_its_hazard(self):
+        self.edited("Hazard: H1, C1", "Hazard: H1", "C1", "add C1", "020-both.patch", path="ci/mutants/020-both.patch")
+
+    def test_mutant_that_another_test_has_to_notice(self):
+        self.edited("Tests: state_test", "Tests: state_tes[t]@1 smm_test*npt=0*@1", "010-first.patch", "smm_test", "no test of H1",
+                    path="ci/mutants/010-first.patch")
+
+    def test_malformed_identifier(self):
+        self.edited("Hazard: H1, C1", "Hazard: H1, C1, none", "020-both.patch", "Hazard: H1", path="ci/mutants/020-both.patch")
+
+    def test_subject_that_no_patch_has(self):
+        self.edited("the first number", "the zeroth number", "H1", "KVM: SVM: Name the zeroth number")
+
+    def test_test_that_is_not_there(self):
+        self.edited("- No test: nothing to see.", "- Tests: `no_test`", "C2", "no test no_test")
+
+    def test_case_that_is_not_there(self):
+        self.edited("other_case", "no_case", "H1", "no case no_case of small_test")
+        write(self.path("docs/hazards.md"), HAZARDS)
+        self.edited("small_kunit_case", "no_case", "H1", "no case no_case of small_suite")
+        write(self.path("docs/hazards.md"), HAZARDS)
+        # Nobody knows the cases of a test that the series doesn't have.
+        self.edited("`state_test`", "`state_test: no_case`", "H1", "no case no_case of state_test")
+
+    def test_scenario_that_is_not_there(self):
+        self.edited("nested-w16", "no-scenario", "H1", "no scenario no-scenario")
+
+    def test_no_reason(self):
+        self.edited("- No test: nothing to see.", "- No test:", "C2", '"No test" with a reason')
+        write(self.path("docs/hazards.md"), HAZARDS)
+        self.edited("- No patch: nothing to do.\n", "", "C1", "No patch")
+        write(self.path("docs/hazards.md"), HAZARDS)
+        self.edited("- No mutant: nothing to break.\n", "", "C2", "No mutant")
+
+    def test_names_nothing(self):
+        self.edited("- No test: nothing to see.", "- Tests: state_test", "C2", '"Tests" names nothing')
+
+    def test_tests_and_no_test(self):
+        self.edited("- No test: nothing to see.", "- No test: nothing to see.\n- Tests: `state_test`", "C2", "remove one")
+
+    def test_does_not_say_what_goes_wrong(self):
+        self.edited("Nothing happens.\n", "", "C1", "what goes wrong")
+
+    def test_no_rule(self):
+        self.edited("- Rule: none.\n", "", "C1", "no rule")
+
+    def test_unknown_field(self):
+        self.edited("- Rule: none.\n", "- Rule: none.\n- Test: `state_test`\n", "hazards.md:", "Test", "no field")
+
+    def test_field_twice(self):
+        self.edited("- Rule: none.\n", "- Rule: none.\n- Rule: none.\n", "hazards.md:", "Rule is there twice")
+
+    def test_heading_without_an_identifier(self):
+        self.edited("# Hazards\n", "# Hazards\n\n### Something\nText.\n", "hazards.md:3", "### H1: what goes wrong")
+
+    def test_identifier_twice(self):
+        self.edited("# Hazards\n", "# Hazards\n\n### C1: the same\nText.\n- Rule: none.\n- No patch: no.\n- Tests: `state_test`\n- Mutants: `both`\n",
+                    "hazards.md:", "C1 is there twice")
+
+    def test_no_page(self):
+        os.remove(self.path("docs/hazards.md"))
+        self.assert_refuses(self.hazards(), "hazards", "docs/hazards.md", "git checkout", status=1)
+
+    def test_empty_page(self):
+        write(self.path("docs/hazards.md"), "")
+        self.assert_refuses(self.hazards(), "hazards", "docs/hazards.md", "no hazard", status=1)
+
+    def test_several_mistakes(self):
+        write(self.path("docs/hazards.md"), HAZARDS.replace("first_case", "no_case").replace("Name the first", "Name no"))
+        done = self.hazards()
+        self.assertEqual((done.status, done.out, len(done.err.splitlines())), (1, "", 2), done)
+
+
+class Figures(VerbTest):
+    """The tables in cover letters."""
+
+    LETTER = "KVM: Part two\n\nNumbers:\n\n  scripts/bench pinned \\\n    vms-4\n\nThat is all.\n"
+
+    def setUp(self):
+        super().setUp()
+        os.remove(self.path("docs/numbers.md"))
+        write(self.path("docs/cover-letters/two.txt"), self.LETTER)
+
+    def record(self, walks=9):
+        """What scripts/bench --record does in the end."""
+        counts = {"flush_asid": 1, "flush_all": 0.25, "walks": walks, "reloads": 2, "instructions": 1000}
+        names = {"pinned": "one vCPU", "vms-4": "4 VMs"}
+        program = f"""import sys, types
+sys.path[:0] = {[self.path("ci/bench"), self.path("ci/lib")]!r}
+import figures
+figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.items()], dict.fromkeys({list(names)!r}, dict.fromkeys(("base", "series"), {counts!r})))"""
+        done = run([sys.executable, "-c", program], self.env)
+        self.assertEqual(done.status, 0, done)
+
+    def check(self):
+        with self.unchanged():
+            return run([sys.executable, self.path("ci/bench/figures.py")], self.env)
+
+    def test_recorded(self):
+        for walks in (9, 10):
+            self.record(walks)
+            letter = read(self.path("docs/cover-letters/two.txt"))
+            self.assertIn("  4 VMs\n    base                  1.00  0.250", letter)
+            self.assertEqual(letter.count(f"{walks}.00    2.00       1000\n"), 2)
+            self.assertTrue(letter.endswith("x 1.000\n\nThat is all.\n"), letter)
+            self.assertEqual(self.check(), (0, "", ""))
+
+    def test_another_figure(self):
+        self.record()
+        letter = self.path("docs/cover-letters/two.txt")
+        write(letter, read(letter).replace("9.00", "8.00", 1))
+        self.assertEqual(self.check(), (1, 'docs/cover-letters/two.txt: "one vCPU" is not as in docs/numbers.md: run scripts/bench --record\n', ""))
+
+    def test_a_scenario_is_missing(self):
+        self.record()
+        letter = self.path("docs/cover-letters/two.txt")
+        write(letter, read(letter).replace("    vms-4\n", "    vms-4 vms-8\n"))
+        self.assertEqual(self.check()[:2], (1, "docs/cover-letters/two.txt: the table below scripts/bench pinned has 2 scenarios of 3: run scripts/bench --record\n"))
+
+    def test_never_recorded(self):
+        done = self.check()
+        self.assertEqual(done.status, 1)
+        self.assertRegex(done.err, r"^\S*rig: .*docs/numbers.md: No such file or directory: run scripts/bench --record\n$")

@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""scripts/test: its parts, and what it says of those that fail."""
+import os
+import re
+import signal
+
+from world import VerbTest, finish, ours, started, wait_until, write
+
+
+class Test(VerbTest):
+    """scripts/test, with other parts than its own."""
+
+    def parts(self, *arguments, **broken):
+        for name in ("build", "run", "mutants", "bench", "check", "ci/tests/l1", "ci/tests/lockdep", "ci/tests/stress", "ci/build/qemu", "ci/qemu/rules/run", "ci/build/image",
+                     "ci/tests/kunit"):
+            write(self.path(name if "/" in name else f"scripts/{name}"), "#!/bin/sh\n" + broken.get(name.replace("/", "_"), "echo fine\n"))
+        write(self.path("ci/selftest/run.py"), "print('fine')\n")
+        return self.verb("test", *arguments)
+
+    def test_all_pass(self):
+        done = self.parts(run=f"echo 5 0 2 >{self.path('build/results/run.count')}")
+        self.assert_ok(done)
+        self.assertTrue(done.out.endswith("\n12 passed, 0 failed, 2 skipped\n"), done.out)
+        self.assertNotIn("failed in", done.out)
+
+    def test_all_has_three_parts_more(self):
+        done = self.parts("--all", run=f"echo 5 0 2 >{self.path('build/results/run.count')}")
+        self.assert_ok(done)
+        self.assertTrue(done.out.endswith("\n15 passed, 0 failed, 2 skipped\n"), done.out)
+
+    def test_some_parts_in_their_order(self):
+        done = self.parts("check", "kunit")
+        self.assert_ok(done)
+        self.assertEqual(re.findall(r"^== (\w+) \(", done.out, re.M), ["kunit", "check"])
+        self.assertTrue(done.out.endswith("\n2 passed, 0 failed, 0 skipped\n"), done.out)
+
+    def test_list_names_all_parts(self):
+        listed_parts = [l.split()[0] for l in self.verb("test", "--list").out.splitlines()]
+        done = self.parts("--all")
+        self.assertEqual(re.findall(r"^== (\w+) \(", done.out, re.M), listed_parts)
+
+    def test_a_failed_build_ends_it(self):
+        done = self.parts(build="echo no compiler >&2; exit 1\n")
+        self.assertEqual(done.status, 1)
+        self.assertIn("the kernels cannot be built: nothing was tested", done.err)
+        self.assertNotIn("== run", done.out)
+
+    def test_says_again_what_failed(self):
+        count = self.path("build/results/run.count")
+        done = self.parts(run=f"echo ok; echo 'FAIL: one'; echo '    its reason'; echo more; echo 7 1 0 >{count}; exit 1",
+                          bench="echo cannot >&2; exit 3", check="echo 'a: FAILED after 3 s'; exit 1")
+        self.assertEqual(done.status, 1)
+        _, _, end = done.out.partition("== done")
+        self.assertEqual(end.splitlines()[1:], ["failed in run:", "FAIL: one", "    its reason", "failed in bench:", "cannot",
+                                                "failed in check:", "a: FAILED after 3 s", "12 passed, 3 failed, 0 skipped"])
+
+    def test_too_slow(self):
+        done = self.parts(run=f"echo 'TOO SLOW: one: why'; echo 7 0 1 2 >{self.path('build/results/run.count')}; exit 1")
+        self.assertEqual(done.status, 1)
+        end = done.out.partition("== done")[2].splitlines()[1:]
+        self.assertEqual(end[:2] + end[3:], ["failed in run:", "TOO SLOW: one: why", "14 passed, 0 failed, 1 skipped, 2 too slow"])
+        self.assertIn("neither passed nor failed", end[2])
+
+    def test_ctrl_c_ends_all_of_it(self):
+        write(self.path("scripts/build"), "#!/bin/sh\n")
+        write(self.path("scripts/run"), "#!/bin/sh\nsleep 1000\n")
+        with started(self.command("test"), self.env) as p:
+            self.assertTrue(wait_until(lambda: "sleep 1000" in ours().values(), 30))
+            os.killpg(p.pid, signal.SIGINT)
+            done = finish(p, 10)
+        self.assertNotEqual(done.status, 0)
+        self.assertNotIn("== verbs", done.out, "it went on with the next part")
