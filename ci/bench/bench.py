@@ -19,7 +19,8 @@ import time
 
 import figures as docs
 import page
-from guest import TOP, Guest, GuestError, below, die, end_on_signals, say_where
+import machine
+from guest import TOP, Guest, GuestError, below, die, say_where
 
 # What the series may cost more than the base: a factor for L0's instructions, of which a turn has thousands, and the flushes and
 # walks per turn that a timer interrupt at the wrong moment makes.
@@ -165,21 +166,20 @@ CURVES = [
 ]
 
 
-class Machine(threading.Thread):
+class Machine(machine.Machine):
     """One boot of one kernel: all scenarios that want the same processors and module parameters, one after the other."""
 
     def __init__(self, slots, kernel, image, scenarios, turns, qemu):
-        super().__init__(daemon=True)
-        self.slots, self.kernel, self.scenarios, self.turns = slots, kernel, scenarios, turns
+        super().__init__(f"{' '.join(s.name for s in scenarios)} on the {kernel} kernel", slots)
+        self.kernel, self.scenarios, self.turns = kernel, scenarios, turns
         s = scenarios[0]
         # One flush in 100 ms would be in some of the runs, and not in the others: nested-age-1 is about these.
         params = s.params if kernel == "base" or "nested_tlb_max_age" in s.params else s.params + " nested_tlb_max_age=3600000"
         self.options = {"image": image, "level": 0, "cpus": s.cpus, "modules": (f"kvm_amd {params}",), "qemu": qemu,
                         "cpu": f",x-svm-asids={s.asids}{s.cpu}", "icount": True}
-        self.guest = self.error = None
         self.got = {}
 
-    def run(self):
+    def work(self):
         command = "cd /selftests\n"
         for i, s in enumerate(self.scenarios):
             if not s.command:
@@ -193,20 +193,19 @@ class Machine(threading.Thread):
                 # The first run is for KVM's first VMRUN, and for L0's own caches.
                 for t in (1, *(FEW_TURNS if s.few else self.turns)):
                     command += f"svm-tlb memory /tmp/bytes ./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb) bytes=$(cat /tmp/bytes)\"\n"
-        with self.slots:
-            self.guest = guest = Guest(command=command, **self.options)
-            try:
-                out = guest.qemu.stdout.read().decode(errors="replace")
-                guest.qemu.wait()
-                if guest.result():
-                    raise GuestError(f"the workload failed:\n{out}")
-                for i, s in enumerate(self.scenarios):
-                    for v in self.variants(s):
-                        self.got[s.name, v or self.kernel] = self.per_turn(s, f"{i}{v}", out)
-            except GuestError as e:
-                self.error = str(e)
-            finally:
-                guest.close()
+        self.guest = guest = Guest(command=command, **self.options)
+        try:
+            out = guest.qemu.stdout.read().decode(errors="replace")
+            guest.qemu.wait()
+            if guest.result():
+                raise GuestError(f"the workload failed:\n{out}")
+            for i, s in enumerate(self.scenarios):
+                for v in self.variants(s):
+                    self.got[s.name, v or self.kernel] = self.per_turn(s, f"{i}{v}", out)
+        except GuestError as e:
+            self.error = str(e)
+        finally:
+            guest.close()
 
     def variants(self, scenario):
         return ("", *scenario.variants) if self.kernel == SWITCH else ("",)
@@ -308,7 +307,7 @@ def main():
     turns = QUICK_TURNS if args.quick else TURNS
     qemu = say_where("qemu")
     start, failed = time.monotonic(), 0
-    slots = threading.Semaphore(os.cpu_count() or 1)
+    slots = threading.Semaphore(machine.at_once())
     images = {"base": args.base, "series": args.series}
     machines = []
     # What is slow has a machine of its own.
@@ -332,19 +331,12 @@ def main():
         write_tsv(args.out + "-partial.tsv", todo, machines)
         return f", what was measured is in {os.path.relpath(args.out, TOP)}-partial.tsv"
 
-    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s{partial()}")
-
-    for m in machines:
-        m.start()
-    told = start
-    while any(m.is_alive() for m in machines):
-        time.sleep(0.2)
-        if time.monotonic() - told >= 60:
-            told = time.monotonic()
-            print(f"bench: {sum(not m.is_alive() for m in machines)} of {len(machines)} machines done after {told - start:.0f} s", flush=True)
+    machine.run_all(machines,
+                    lambda: f"bench: {sum(not m.is_alive() for m in machines)} of {len(machines)} machines done after {time.monotonic() - start:.0f} s",
+                    lambda: f"interrupted after {time.monotonic() - start:.0f} s{partial()}")
     for m in machines:
         if m.error:
-            die(f"{' '.join(s.name for s in m.scenarios)} on the {m.kernel} kernel{partial()}: {m.error}")
+            die(f"{m.label}{partial()}: {m.error}")
 
     figures = write_tsv(args.out + ".tsv", todo, machines)
     if os.path.exists(args.out + "-partial.tsv"):

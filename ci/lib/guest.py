@@ -40,19 +40,6 @@ def say_where(*command):
     return out.stdout.decode().splitlines()[-1]
 
 
-def end_on_signals(machines, say):
-    """On a signal end the machines' guests, print what say() says, and die of the signal: as with ci/lib/step.py, the shell above must not go on."""
-    def stop(signum, _frame):
-        for m in machines:
-            if m.guest:
-                m.guest.close()
-        print(f"{say()}; rerun to start again", flush=True)
-        signal.signal(signum, signal.SIG_DFL)
-        os.kill(os.getpid(), signum)
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(s, stop)
-
-
 # One instruction is one nanosecond of the guest's clocks, and one cycle of its TSC, and nothing else passes any.
 ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 

@@ -17,8 +17,9 @@ import sys
 import threading
 import time
 
+import machine
 import tap
-from guest import TOP, Guest, GuestError, die, end_on_signals, say_where
+from guest import TOP, Guest, GuestError, die, say_where
 
 # Limits are seconds of ci/lib/clock.py.  For booting: L0, and L1 in it.
 BOOT = {0: 120, 1: 240}
@@ -179,21 +180,18 @@ class Limits(threading.Thread):
                 return
 
 
-class Machine(threading.Thread):
+class Machine(machine.Machine):
     """One kernel at one level with one number of pCPUs of one kind: boots as often as it takes to run every test once."""
 
     patience = PATIENCE
 
     def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, qemu, model):
-        super().__init__(daemon=True)
+        super().__init__(f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
         # The oracle is exact on one processor; on two, the legal window between zap and flush would be most of what it sees.  It doubles
         # the time that L1 takes, whose entries are many, for which the base in L0 has to do.
         self.model = "strict" if model == "on" and pcpus == 1 and not (kernel == "base" and level == 1) else model
-        self.slots, self.results, self.known, self.qemu = slots, results, known, qemu
+        self.results, self.known, self.qemu = results, known, qemu
         self.kernel, self.image, self.level, self.pcpus, self.cpu, self.tests = kernel, image, level, pcpus, cpu, tests
-        self.label = f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}"
-        self.error = None
-        self.guest = None
         self.again = set()
 
     def done(self, test, outcome, seconds, note, tlb=None, failed=()):
@@ -204,14 +202,10 @@ class Machine(threading.Thread):
             outcome, note = "slow", f"it passed, but took {seconds:.0f} s, and its limit is {test.limit} s"
         self.results[self.key(test)] = Result(outcome, seconds, note, tlb, failed)
 
-    def run(self):
-        with self.slots:
-            try:
-                self.run_all(self.tests)
-                if self.kernel == "base":
-                    self.confirm()
-            except Exception as e:      # pylint: disable=broad-except
-                self.error = repr(e)
+    def work(self):
+        self.run_all(self.tests)
+        if self.kernel == "base":
+            self.confirm()
 
     def run_all(self, tests):
         todo, boots = list(tests), 0
@@ -221,8 +215,7 @@ class Machine(threading.Thread):
             todo = self.boot(todo)
             boots = boots + 1 if len(todo) == before and len(self.again) == tried else 0
             if boots == 1:
-                # Nested guests on TCG hang at boot now and then, on the base too.  Said, and tried once more.
-                print(f"{self.label}: did not come up, booting it again: {self.error}", flush=True)
+                self.did_not_come_up(self.error)
             elif boots:
                 for t in todo:
                     self.done(t, "fail", 0, "not run: " + self.error)
@@ -388,7 +381,7 @@ def main():
     results, machines = {}, []
     results.update({Key("tree", l, p, t.name): Result("skip", 0, missing[t.name]) for t in tests if t.name in missing
                     for l in t.levels for p in t.pcpus[l]})
-    slots = threading.Semaphore(os.cpu_count() or 1)
+    slots = threading.Semaphore(machine.at_once())
     # The longest first, so that no core idles at the end.
     cpus = sorted({t.cpu for t in tests})
     for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
@@ -397,18 +390,9 @@ def main():
             if mine:
                 machines.append(Machine(slots, results, known, kernel, image, level, pcpus, cpu, mine, qemu, args.model))
     total = len(results) + sum(len(m.tests) for m in machines)
-    start = told = time.monotonic()
-
-    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
-
-    for m in machines:
-        m.start()
-    while any(m.is_alive() for m in machines):
-        time.sleep(0.5)
-        now = time.monotonic()
-        if now - told >= (5 if sys.stdout.isatty() else 60):
-            told = now
-            print(f"selftests: {len(results)} of {total} after {now - start:.0f} s", end="\r" if sys.stdout.isatty() else "\n", flush=True)
+    start = time.monotonic()
+    machine.run_all(machines, lambda: f"selftests: {len(results)} of {total} after {time.monotonic() - start:.0f} s",
+                    lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
     for m in machines:
         for t in m.tests:
             if Key(m.kernel, m.level, m.pcpus, t.name) not in results:
@@ -493,7 +477,7 @@ def report(tests, images, results, known, seconds):
     for kernel in images:
         got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
         print(f"{kernel}: {got['pass']} pass, {got['fail']} fail, {got['skip']} skip" + (f", {got['slow']} too slow" if got["slow"] else ""))
-    print(f"selftests: {len(results)} runs in {seconds:.0f} s, {os.path.relpath(OUT, TOP)}/selftests.tsv")
+    print(f"selftests: {len(results)} runs in {seconds:.0f} s{machine.hung()}, {os.path.relpath(OUT, TOP)}/selftests.tsv")
     skipped = sum(r.outcome == "skip" for r in results.values())
     with open(OUT.rstrip("/") + ".count", "w", encoding="utf-8") as f:
         f.write(f"{len(results) - len(bad) - skipped - len(slow)} {len(bad)} {skipped} {len(slow)}\n")

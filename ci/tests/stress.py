@@ -19,7 +19,8 @@ import sys
 import threading
 import time
 
-from guest import BUILD, TOP, Guest, GuestError, below, die, end_on_signals, say_where
+import machine
+from guest import BUILD, TOP, Guest, GuestError, below, die, say_where
 
 # Megabytes of L1 and L2; each L0 and L1 has a disk to swap to.
 MEMORY = {1: 704, 2: 208}
@@ -31,7 +32,6 @@ LATE = 300
 COUNTERS = ("vmrun", "fill", "ctl_asid", "ctl_all", "window", "audit", "audit_rights")
 GUESTS = {"a": ["1"], "b": ["1", "2"]}
 NAMES = [f"{l1} {l2}" for l1, l2s in GUESTS.items() for l2 in l2s]
-SPLAT = r"^(<[0-9]+>)?\[ *[0-9.]+\] *(WARNING|BUG|INFO: .*(lock|stall|blocked)|Oops|general protection|Out of memory)"
 # A level's command: start its guests, move their pages, until all have ended or one has failed.
 LEVEL = """
 mkswap /dev/vdb >/dev/null && swapon /dev/vdb || exit 1
@@ -53,7 +53,7 @@ cat /tmp/moved
 {splat}
 exit $status
 """
-CHECK = f"if dmesg | grep -E '{SPLAT}'; then echo 'FAIL: the kernel complained'; dmesg | tail -n 40; status=1; fi"
+CHECK = "if ! splat 'Out of memory'; then echo 'FAIL: the kernel complained'; dmesg | tail -n 40; status=1; fi"
 START = """
 mkfifo /tmp/{name}.in
 {{ {vm} <>/tmp/{name}.in; echo $? >/tmp/{name}.rc.new; mv /tmp/{name}.rc.new /tmp/{name}.rc; }} 2>&1 | while read -r l; do
@@ -81,29 +81,22 @@ def command(pcpus, seed, mutant):
     return LEVEL.format(starts=starts, names=" ".join(GUESTS), seed=seed + 7, also=also, splat=CHECK)
 
 
-class Machine(threading.Thread):
+class Machine(machine.Machine):
     """One L0 with everything in it, on one or two pCPUs; booted once more if not all guests come up."""
 
     def __init__(self, image, pcpus, seconds, seed, mutant, qemu, log):
-        super().__init__(daemon=True)
+        super().__init__(f"stress, {pcpus} pCPU{'s' if pcpus > 1 else ''}")
         self.image, self.pcpus, self.seconds, self.seed, self.mutant, self.qemu, self.log = image, pcpus, seconds, seed, mutant, qemu, log
-        self.label = f"{pcpus} pCPU{'s' if pcpus > 1 else ''}"
-        self.guest = None
+        self.begun, self.last, self.told, self.late = {}, {}, None, None
         self.bad, self.oracle, self.counters = [], [], {}
 
-    def run(self):
-        try:
-            with open(self.log, "w", buffering=1, encoding="utf-8") as log:
-                for again in (True, False):
-                    if self.once(log):
-                        break
-                    # Nested guests on TCG hang at boot now and then, on stock QEMU too.
-                    print(f"stress, {self.label}: only {len(self.begun)} of {len(NAMES)} L2s came up in {BOOT} s" +
-                          (", booting again" if again else ""), flush=True)
-                else:
-                    self.bad.append("not all guests came up, twice")
-        except Exception as e:      # pylint: disable=broad-except
-            self.bad.append(repr(e))
+    def work(self):
+        with open(self.log, "w", buffering=1, encoding="utf-8") as log:
+            if self.once(log):
+                return
+            self.did_not_come_up(f"only {len(self.begun)} of {len(NAMES)} L2s in {BOOT} s")
+            if not self.once(log):
+                self.bad.append(f"only {len(self.begun)} of {len(NAMES)} L2s came up in {BOOT} s, for the second time")
 
     def once(self, log):
         """Whether it came up; what is wrong with it goes to self.bad."""
@@ -196,28 +189,18 @@ def main():
     os.makedirs(out, exist_ok=True)
     qemu = say_where("qemu")
     machines = [Machine(args.image, int(p), int(args.seconds), args.seed, args.mutant, qemu, os.path.join(out, f"{p}.log")) for p in args.pcpus]
-    start = told = time.monotonic()
-
-    end_on_signals(machines, lambda: f"interrupted after {time.monotonic() - start:.0f} s")
-
+    start = time.monotonic()
+    machine.run_all(machines, lambda: f"{time.monotonic() - start:.0f} s; " + "; ".join(m.progress() for m in machines),
+                    lambda: f"interrupted after {time.monotonic() - start:.0f} s")
     for m in machines:
-        m.start()
-        # Its attributes are there before anyone asks for progress.
-        while m.is_alive() and not m.guest:
-            time.sleep(0.1)
-    while any(m.is_alive() for m in machines):
-        time.sleep(0.5)
-        if time.monotonic() - told >= 60:
-            told = time.monotonic()
-            print(f"stress: {told - start:.0f} s; " + "; ".join(m.progress() for m in machines), flush=True)
-    for m in machines:
+        m.bad += [m.error] if m.error else []
         for b in m.bad:
-            print(f"FAIL: stress, {m.label}, seed {args.seed}: {b}")
+            print(f"FAIL: {m.label}, seed {args.seed}: {b}")
         print(f"{m.progress()}; " + " ".join(f"{k}={m.counters.get(k)}" for k in COUNTERS) + f"; {m.log}")
     failed = sum(bool(m.bad) for m in machines)
     with open(os.path.join(args.out, "stress.count"), "w", encoding="utf-8") as f:
         f.write(f"{len(machines) - failed} {failed} 0\n")
-    print(f"stress: {time.monotonic() - start:.0f} s, {len(machines) - failed} passed, {failed} failed")
+    print(f"stress: {time.monotonic() - start:.0f} s, {len(machines) - failed} passed, {failed} failed{machine.hung()}")
     return 1 if failed else 0
 
 
