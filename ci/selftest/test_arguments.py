@@ -13,13 +13,16 @@ from world import VERBS, VerbTest, World, digest, finish, run, started, state, w
 class Arguments(VerbTest):
     BAD = {
         "setup": [["--bogus"], ["--update", "--bogus"]],
-        "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"]],
-        "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"]],
+        "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"], ["--tree"]],
+        "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"],
+                ["--tree"], ["--tree", ".", "--kernel", "base"]],
         "test": [["--bogus"], ["bogus"], ["--all", "run"], ["run", "--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
         "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
-                 ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"]],
+                 ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"], ["--tree"],
+                 ["--tree", ".", "--kernel", "base"], ["--share"], ["--share", "/dev/null"], ["--qemu-arg"]],
+        "qemu": [["--bogus"], ["--cpu"], ["--cpu", "nosuch"]],
         "tree": [["--bogus"], ["--reset", "--bogus"]],
         "export": [["--bogus"]],
         "check": [["--bogus"], ["--quick", "--bogus"]],
@@ -39,7 +42,7 @@ class Arguments(VerbTest):
             self.assertEqual((done.status, done.err), (0, ""))
             lines = done.out.splitlines()
             self.assertRegex(lines[0], rf"^scripts/{verb}\b")
-            self.assertLessEqual(len(lines), 8)
+            self.assertLessEqual(len(lines), 16)
             self.assertFalse(os.path.exists(self.path("build")), "--help makes files")
 
     def bad_arguments(self, verb):

@@ -86,6 +86,58 @@ for _make in [n for n in dir(BadKdir) if n.startswith("make_")]:
         setattr(BadKdir, f"test_{_make[5:]}_{_verb}", lambda self, v=_verb, m=_make: self.refused(v, getattr(self, m)))
 
 
+class AnyTree(VerbTest):
+    """--tree: what is no kernel tree, and what is one, with each verb that takes one."""
+    FILES = {"arch/x86/kvm/Kconfig": "config KVM\n\tbool\n", "tools/testing/selftests/kvm/Makefile.kvm": "text\n"}
+
+    def tree(self, files):
+        path = os.path.join(self.dir, "any")
+        subprocess.run(["git", "init", "-q", path], env=World.env, check=True)
+        if files:
+            commit(path, "First", files)
+        return path
+
+    def refused(self, path, *fragments):
+        for verb in ("run", "build", "boot"):
+            with self.subTest(verb), self.unchanged():
+                self.assert_refuses(self.verb(verb, "--tree", path, *(("--", "true") if verb == "boot" else ())), verb,
+                                    path, *fragments)
+                self.assertFalse(os.path.exists(self.path("build/src")), "work began")
+
+    def test_missing(self):
+        self.refused(os.path.join(self.dir, "nowhere"), "is not a directory")
+
+    def test_not_git(self):
+        path = os.path.join(self.dir, "plain")
+        write(os.path.join(path, "arch/x86/kvm/Kconfig"), "text\n")
+        self.refused(path, "is not a git tree with a commit")
+
+    def test_no_commit(self):
+        self.refused(self.tree({}), "is not a git tree with a commit")
+
+    def test_not_a_kernel(self):
+        self.refused(self.tree({"README": "text\n"}), "is not a kernel tree")
+
+    def test_too_old(self):
+        self.refused(self.tree({"arch/x86/kvm/Kconfig": "text\n"}), "is too old")
+
+    def test_not_built(self):
+        path = self.tree(self.FILES)
+        with self.unchanged(path):
+            self.assert_refuses(self.verb("boot", "--tree", path, "--", "true"), "boot", "the tree kernel is not built", f"scripts/build --tree {path}")
+
+    def test_uncommitted_changes_are_named(self):
+        path = self.tree(self.FILES)
+        write(os.path.join(path, "arch/x86/kvm/Kconfig"), "mine\n")
+        done = self.verb("boot", "--tree", path, "--", "true")
+        self.assertIn(f"{path} has uncommitted changes, which are not built\n", done.err)
+
+    def test_together_with_the_series(self):
+        path = self.tree(self.FILES)
+        self.assert_refuses(self.verb("run", "--tree", path, KDIR=self.kdir()), "run", "--tree goes without --kernel and KDIR")
+        self.assert_refuses(self.verb("build", "base", "--tree", path), "build", "--tree goes without base and series")
+
+
 class Apply(VerbTest):
     def test_good_series(self):
         kdir = self.kdir()

@@ -72,6 +72,35 @@ class Matrix(VerbTest):
         done = run([self.path("ci/tests/matrix.py"), "--own", "x86/nowhere", "-", "image", self.path("build/results/run")], {**self.env, "KVM_TLB_VERB": "check"})
         self.assert_refuses(done, "check", "no test in ci/tests/selftests.list runs")
 
+    def tree(self, *programs, parameters="npt:Nested (bool)"):
+        """A directory as ci/build/kernel makes it, and modinfo, which reads its modules."""
+        for p in programs:
+            write(self.path("kernel/selftests", p), "")
+        write(self.path("bin/modinfo"), f"#!/bin/sh\necho '{parameters}'\n")
+        os.chmod(self.path("bin/modinfo"), 0o755)
+        before = os.environ["PATH"]
+        self.addCleanup(os.environ.__setitem__, "PATH", before)
+        os.environ["PATH"] = self.path("bin") + ":" + before
+        return self.path("kernel")
+
+    def test_rows_of_a_tree(self):
+        directory = self.tree("x86/a", "x86/mine")
+        write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60\nx86/a 0 2 60 npt=0\nx86/a 0 2 60 avic=1\nx86/b 0 2 60 only:series\n"
+              "x86/a 0 2 60 only:series kvm.b=1\n")
+        tests = matrix.read_list(self.path("ci/tests/selftests.list"))
+        missing = matrix.of_tree(tests, directory, ["x86/mine", "x86/other", "a"])
+        self.assertEqual(missing, {"a avic=1": "kvm_amd of this tree has no parameter avic", "b": "this tree has no such selftest"})
+        self.assertEqual(tests[-1], matrix.Test("x86/mine", [0, 1], {0: [1, 2], 1: [1, 2]}, matrix.UNLISTED, command="./x86/mine"))
+        self.assertEqual(len(tests), 6)
+        self.assertTrue(all(matrix.runs_on(t, "tree") for t in tests))
+        self.assertFalse(any(matrix.runs_on(t, "base") for t in tests if t.name == "b"))
+
+    def test_a_tree_that_has_no_such_selftest(self):
+        directory = self.tree("x86/a")
+        done = run([self.path("ci/tests/matrix.py"), "--tree", directory, "-", "image", self.path("build/results/tree"), "x86/c"],
+                   {**self.env, "KVM_TLB_VERB": "run", "PATH": os.environ["PATH"]})
+        self.assert_refuses(done, "run", "x86/c", "this tree has no such selftest")
+
     def test_malformed_known_failure(self):
         self.assert_refuses(self.refused(known_failures="state_test fails\n"), "run", "ci/tests/known-failures:1:")
 
