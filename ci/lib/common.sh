@@ -139,6 +139,17 @@ check_part() {
 
 # --- the source tree
 
+# The versions that ci/inputs pins, the base's as its tag in the cache has it.
+base_version() {
+	local v
+	v=$(sed -n 's/^version=//p' "$TOP/ci/inputs/base")
+	echo "${v//\~/_}"
+}
+
+qemu_version() {
+	sed -n 's/^version=//p' "$TOP/ci/inputs/qemu"
+}
+
 # Where objects of the base come from.
 alternates() {
 	local dir
@@ -199,8 +210,8 @@ base_commit() {
 		fi
 		return
 	fi
-	[ -s "$CACHE/base-version" ] || die "no base in the cache: run scripts/setup"
-	git -C "$REPO" rev-parse -q --verify "refs/tags/base/$(cat "$CACHE/base-version")^{commit}" ||
+	[ -d "$REPO" ] || die "no base in the cache: run scripts/setup"
+	git -C "$REPO" rev-parse -q --verify "refs/tags/base/$(base_version)^{commit}" ||
 		die "the base in the cache is damaged: rm -r $REPO and run scripts/setup"
 }
 
@@ -208,7 +219,7 @@ base_name() {
 	if [ -n "${KDIR-}" ]; then
 		git -C "$KDIR" describe --always "$(base_commit)"
 	else
-		cat "$CACHE/base-version"
+		base_version
 	fi
 }
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Arguments, what has to be installed or built first, and the lock."""
 import fcntl
+import hashlib
 import os
 import re
 import shutil
 import signal
 import time
 
-from world import VERBS, VerbTest, World, digest, finish, run, started, state, write
+from world import VERBS, VerbTest, World, digest, finish, read, run, started, state, write
 
 
 class Arguments(VerbTest):
@@ -83,12 +84,48 @@ class Setup(VerbTest):
             done = self.verb("setup", KVM_TLB_CACHE=cache, APT_CONFIG=os.path.join(self.dir, "apt.conf"))
         self.assert_refuses(done, "setup", "cannot reach the Debian mirror", "KVM_TLB_MIRROR")
         self.assertFalse(os.path.exists(os.path.join(cache, "linux.git")))
-        self.assertFalse(os.path.exists(os.path.join(cache, "base-version")))
-        self.assertFalse(os.path.exists(os.path.join(cache, "qemu-version")))
         # Nothing that a later run could take for a product.
         halves = [f for f in digest(cache) if re.search(r"import\.|\.new|\.deb$|\.tar|get\.", f)]
         self.assertEqual(halves, [])
         self.assertEqual(os.listdir(os.path.join(cache, "tools")), [])
+
+    def archive(self, **broken):
+        """A mirror with the two files that are pinned; apt fetches from it without a network.  The tools are there already."""
+        mirror, cache = os.path.join(self.dir, "mirror"), os.path.join(self.dir, "new")
+        os.makedirs(cache)
+        os.symlink(os.path.join(World.real_cache, "tools"), os.path.join(cache, "tools"))
+        for name, path, data in (("base", "pool/base.deb", b"no package"), ("qemu", "pool/qemu.orig.tar.xz", b"a tarball")):
+            if broken.get(name) != "gone":
+                os.makedirs(os.path.join(mirror, "pool"), exist_ok=True)
+                with open(os.path.join(mirror, path), "wb") as f:
+                    f.write(data if broken.get(name) != "changed" else b"another")
+            pin = self.path("ci/inputs", name)
+            write(pin, re.sub("(?m)^(path|sha256)=.*\n", "", read(pin)) + f"path={path}\nsha256={hashlib.sha256(data).hexdigest()}\n")
+        self.env.update(KVM_TLB_CACHE=cache, KVM_TLB_MIRROR="copy:" + mirror)
+        return cache
+
+    def test_what_is_pinned_is_fetched(self):
+        cache = self.archive()
+        # The base is no package, so it is the second file, which is fetched first, that this is about.
+        self.assertNotEqual(self.verb("setup").status, 0)
+        version = re.search("(?m)^version=(.*)", read(self.path("ci/inputs/qemu")))[1]
+        self.assertEqual(read(os.path.join(cache, "qemu", version + ".tar.xz")), "a tarball")
+
+    def test_another_file_than_is_pinned(self):
+        for name in ("qemu", "base"):
+            with self.subTest(name):
+                cache = self.archive(**{name: "changed"})
+                with self.unchanged():
+                    self.assert_refuses(self.verb("setup"), "setup", f"(ci/inputs/{name})", "scripts/setup --update", "KVM_TLB_MIRROR")
+                self.assertEqual([f for f in digest(os.path.join(cache, "qemu")) if ".new" in f], [])
+                self.assertFalse(os.path.exists(os.path.join(cache, "linux.git")))
+                shutil.rmtree(cache)
+                shutil.rmtree(os.path.join(self.dir, "mirror"))
+
+    def test_what_is_pinned_is_gone(self):
+        self.archive(qemu="gone")
+        with self.unchanged():
+            self.assert_refuses(self.verb("setup"), "setup", "pool/qemu.orig.tar.xz (ci/inputs/qemu)", "scripts/setup --update", "KVM_TLB_MIRROR")
 
     def test_needs_no_network_when_all_is_there(self):
         with self.unchanged():
@@ -171,7 +208,7 @@ class NoImage(VerbTest):
         trace = run(["bash", "-x", self.path("ci/build/kernel"), "series", "rig"], self.env).err
         os.makedirs(re.findall(r"(?m)^\++ out=(.+)$", trace)[0])
         with self.unchanged():
-            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "no QEMU in the cache", "scripts/build")
+            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "no QEMU source: run scripts/setup")
         self.assertFalse(os.path.exists(os.path.join(cache, "qemu")))
         images = self.path("build/image")
         self.assertEqual(os.listdir(images) if os.path.isdir(images) else [], [])

@@ -111,10 +111,10 @@ class Tree(Branch):
         del self.env["KDIR"]
         cache = os.path.join(self.dir, "cache")
         shutil.copytree(World.cache, cache, symlinks=True)
-        write(os.path.join(cache, "base-version"), "7.10\n")
+        self.set_base("7.10")
         with self.unchanged():
             self.assert_refuses(self.verb("tree", KVM_TLB_CACHE=cache), "tree", "damaged", "scripts/setup")
-        os.remove(os.path.join(cache, "base-version"))
+        shutil.rmtree(os.path.join(cache, "linux.git"))
         with self.unchanged():
             self.assert_refuses(self.verb("tree", KVM_TLB_CACHE=cache), "tree", "no base in the cache: run scripts/setup")
         self.assertFalse(os.path.exists(self.path("build/linux")))

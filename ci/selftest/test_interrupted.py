@@ -113,7 +113,7 @@ class Interrupted(VerbTest):
         git(work, "checkout", "-q", "base/7.9")
         base = commit(work, "Linux 7.10", {f"drivers/large/{i}.c": f"int a{i};\n" for i in range(1000)})
         git(work, "push", "-q", os.path.join(cache, "linux.git"), base + ":refs/tags/base/7.10")
-        write(os.path.join(cache, "base-version"), "7.10\n")
+        self.set_base("7.10")
         self.env["KVM_TLB_CACHE"] = cache
         repo = self.path("build/linux")
 

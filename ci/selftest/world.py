@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -263,10 +264,9 @@ def make_world():
     files = kernel_files()
     # The real ones, from the base that scripts/setup imported.
     bare = os.path.join(World.real_cache, "linux.git")
-    version = os.path.join(World.real_cache, "base-version")
-    if not os.path.exists(version):
+    tag = "base/" + re.search("(?m)^version=(.*)", read(os.path.join(TOP, "ci/inputs/base")))[1].replace("~", "_")
+    if subprocess.run(["git", "--git-dir", bare, "rev-parse", "-q", "--verify", "refs/tags/" + tag], stdout=subprocess.DEVNULL, check=False).returncode:
         raise SystemExit("no base in the cache: run scripts/setup")
-    tag = "base/" + read(version).strip()
     for name in ("MAINTAINERS", "scripts/get_maintainer.pl", "scripts/checkpatch.pl", "scripts/spelling.txt",
                  "scripts/const_structs.checkpatch"):
         files[name] = subprocess.run(["git", "--git-dir", bare, "show", f"{tag}:{name}"], stdout=subprocess.PIPE,
@@ -290,8 +290,7 @@ def make_world():
     World.cache = os.path.join(World.tmp, "cache")
     os.mkdir(World.cache)
     subprocess.run(["git", "clone", "-q", "--bare", World.kernel, os.path.join(World.cache, "linux.git")], env=World.env, check=True)
-    write(os.path.join(World.cache, "base-version"), "7.9\n")
-    for name in ("qemu", "qemu-version", "tools"):
+    for name in ("qemu", "tools"):
         os.symlink(os.path.join(World.real_cache, name), os.path.join(World.cache, name))
 
 
@@ -337,6 +336,7 @@ class VerbTest(unittest.TestCase):
         shutil.copytree(TOP, self.project, symlinks=True,
                         ignore=lambda d, names: [n for n in names if os.path.join(d, n) in skip or n == "__pycache__"])
         self.set_series(World.series)
+        self.set_base("7.9")
         shutil.rmtree(self.path("docs/cover-letters"))
         for name in ("one", "two"):
             write(self.path("docs/cover-letters", name + ".txt"), f"KVM: Part {name}\n\nWhat part {name} is about.\n")
@@ -355,6 +355,11 @@ class VerbTest(unittest.TestCase):
 
     def path(self, *names):
         return os.path.join(self.project, *names)
+
+    def set_base(self, version):
+        """What the project pins."""
+        path = self.path("ci/inputs/base")
+        write(path, re.sub("(?m)^version=.*", f"version={version}", read(path)))
 
     def set_series(self, files):
         for d in ("patches", "selftests"):
