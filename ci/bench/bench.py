@@ -4,7 +4,7 @@
 
 Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
 one ASID, flushes of all, page walks, groups of VMCB fields that were not clean, and L0's instructions (the median of all turns, since
-a tick takes as many as two turns); and how many bytes per VM the kernel uses in the end.  Each workload runs with two numbers of turns; the difference is due to the additional turns alone.  Writes OUT.tsv, OUT.html and OUT.count, or
+a tick takes as many as two turns); and how many bytes per VM the kernel uses in the end.  Each workload runs with two numbers of turns; the difference is due to the additional turns alone.  Writes OUT.tsv, OUT.html and OUT.ktap, or
 OUT-partial.tsv if it does not get to its end.  Exit status 0: the series does not do worse than worse() allows, and the counts are those
 of ci/bench/expected, which --record writes.
 """
@@ -20,6 +20,7 @@ import time
 import figures as docs
 import page
 import machine
+import tap
 from guest import TOP, Guest, GuestError, below, die, say_where
 
 # What the series may cost more than the base: a factor for L0's instructions, of which a turn has thousands, and the flushes and
@@ -306,7 +307,7 @@ def main():
     todo = [s for s in SCENARIOS if (s.name in args.scenarios if args.scenarios else not (args.quick and (s.slow or s.more)))]
     turns = QUICK_TURNS if args.quick else TURNS
     qemu = say_where("qemu")
-    start, failed = time.monotonic(), 0
+    start, results = time.monotonic(), []
     slots = threading.Semaphore(machine.at_once())
     images = {"base": args.base, "series": args.series}
     machines = []
@@ -359,7 +360,7 @@ def main():
             bad += unexpected(s, got, expected)
         for b in bad:
             print(f"FAIL: {s.name}: {b}")
-        failed += bool(bad)
+        results.append((s.name, "fail" if bad else "pass", bad))
     if args.record:
         with open(EXPECTED, "w", encoding="utf-8") as f:
             f.write("\t".join(("scenario", "kernel") + EXACT) + "\n")
@@ -368,10 +369,9 @@ def main():
                     if not s.slow and not s.few:
                         f.write("\t".join([s.name, kernel] + [f"{got[c]:.3f}" for c in EXACT]) + "\n")
         docs.write(todo, figures)
-    with open(args.out + ".count", "w", encoding="utf-8") as f:
-        f.write(f"{len(todo) - failed} {failed} 0\n")
+    tap.write(args.out + ".ktap", results)
     print(f"bench: {len(todo)} scenarios in {time.monotonic() - start:.0f} s; {os.path.relpath(args.out, TOP)}.tsv and .html")
-    return 1 if failed else 0
+    return 1 if any(outcome == "fail" for _, outcome, _ in results) else 0
 
 
 if __name__ == "__main__":

@@ -1,6 +1,12 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""tap.py FILE: print what failed in a KTAP file, case by case, each with its messages; ci/tests/matrix.py does so with the output of selftests."""
+"""KTAP: what failed in what others wrote, case by case, and how the results of this project are written.
+
+tap.py FILE: print what failed in a KTAP file, each with its messages.  tap.py --count FILE: passed, failed, skipped, too slow, as four numbers.
+tap.py --join OUT NAME=FILE...: the files as one, each as a test with subtests; a NAME without FILE is one test that passed, NAME=! one that failed.
+tap.py --write OUT: results from the standard input, a line each: pass, fail, skip or slow, a tab, the name, and, after a tab, why.
+"""
+import os
 import re
 import sys
 
@@ -53,6 +59,49 @@ def failed_ktap(lines):
     return failed
 
 
+def write(path, results):
+    """results: (name, outcome, lines that say why), where outcome is pass, fail, skip, or slow, i.e. passed, but not within its limit."""
+    text = f"KTAP version 1\n1..{len(results)}\n"
+    for n, (name, outcome, why) in enumerate(results, 1):
+        why = [l for line in why for l in str(line).splitlines()]
+        name = name.replace("#", "")
+        if outcome == "skip":
+            text += f"ok {n} {name} # SKIP {' '.join(why)}\n"
+        else:
+            text += "".join(f"# {l}\n" for l in why) + (f"ok {n} {name}\n" if outcome == "pass" else f"not ok {n} {name}{' # too slow' * (outcome == 'slow')}\n")
+    with open(path + ".new", "w", encoding="utf-8") as f:
+        f.write(text)
+    os.replace(path + ".new", path)
+
+
+def count(lines):
+    """Passed, failed, skipped, too slow: of all results that have no subtests."""
+    outcomes, deeper = [0, 0, 0, 0], False
+    for line in lines:
+        m = re.match(r"(\s*)(not )?ok \d+ ", line)
+        if m and not (deeper and len(m[1]) < deeper):
+            slow = m[2] and line.rstrip().endswith("# too slow")
+            outcomes[3 if slow else 1 if m[2] else 2 if "# SKIP" in line else 0] += 1
+        if m:
+            deeper = len(m[1])
+    return outcomes
+
+
+def join(out, parts):
+    text = f"KTAP version 1\n1..{len(parts)}\n"
+    for n, part in enumerate(parts, 1):
+        name, _, path = part.partition("=")
+        bad = path == "!"
+        if path and not bad:
+            with open(path, encoding="utf-8", errors="replace") as f:
+                lines = f.read().splitlines()
+            bad = any(re.match(r"not ok ", l) for l in lines)
+            text += "".join(f"  {l}\n" for l in lines)
+        text += f"{'not ' * bad}ok {n} {name}\n"
+    with open(out, "w", encoding="utf-8") as f:
+        f.write(text)
+
+
 def one_line(failed, most=300):
     """What failed, for a note: the first case with its message, and the names of the others."""
     case, said = failed[0]
@@ -64,6 +113,15 @@ def one_line(failed, most=300):
 
 
 def main():
+    if sys.argv[1] == "--join":
+        return join(sys.argv[2], sys.argv[3:])
+    if sys.argv[1] == "--write":
+        results = [l.rstrip("\n").split("\t") for l in sys.stdin]
+        return write(sys.argv[2], [(name, outcome, why) for outcome, name, *why in results])
+    if sys.argv[1] == "--count":
+        with open(sys.argv[2], encoding="utf-8", errors="replace") as f:
+            print(*count(f.read().splitlines()))
+        return 0
     with open(sys.argv[1], encoding="utf-8", errors="replace") as f:
         failed = failed_ktap(f.read().splitlines())
     for case, said in failed:

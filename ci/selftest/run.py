@@ -4,7 +4,7 @@
 
 Each bad input must give one line that says what to do, a status other than 0, nothing half-made and nothing lost.  Most tests
 run the verbs of a copy of this project, on a kernel of a few files with a series of its own; only the boots need products of
-scripts/build.  One line per test, the counts in build/results/verbs.count, status 0 if no test failed.
+scripts/build.  One line per test, the results in build/results/verbs.ktap, status 0 if no test failed.
 """
 import fnmatch
 import glob
@@ -21,7 +21,8 @@ sys.dont_write_bytecode = True
 sys.path += [os.path.join(HERE, "..", d) for d in ("lib", "tests", "bench", "series")]
 # ci/tests/mutants.py takes it from ci/lib/common.sh.
 os.environ.setdefault("CACHE", "")
-from world import TOP, World, end_ours, make_world, write   # pylint: disable=wrong-import-position
+import tap      # pylint: disable=wrong-import-position
+from world import TOP, World, end_ours, make_world    # pylint: disable=wrong-import-position
 
 
 class Lines(unittest.TestResult):
@@ -31,6 +32,7 @@ class Lines(unittest.TestResult):
         super().__init__()
         self.failed = 0
         self.why = self.began = None
+        self.results = []
 
     def startTest(self, test):      # pylint: disable=invalid-name
         super().startTest(test)
@@ -44,6 +46,7 @@ class Lines(unittest.TestResult):
 
     def line(self, name, why, more=""):
         self.failed += bool(why)
+        self.results.append((name, "fail" if why else "pass", why))
         print(f"{'FAIL' if why else 'ok':4} {name}{more}")
         for text in why:
             print("".join(f"    {l}\n" for l in text.splitlines()[-12:]), end="")
@@ -103,7 +106,8 @@ def main():
         shutil.rmtree(World.tmp or "", ignore_errors=True)
     skipped = len(lines.skipped)
     passed = max(0, lines.testsRun - lines.failed - skipped)
-    write(os.path.join(TOP, "build/results/verbs.count"), f"{passed} {lines.failed} {skipped}\n")
+    os.makedirs(os.path.join(TOP, "build/results"), exist_ok=True)
+    tap.write(os.path.join(TOP, "build/results/verbs.ktap"), lines.results + [(t.id(), "skip", [why]) for t, why in lines.skipped])
     print(f"verbs: {passed} passed, {lines.failed} failed, {skipped} skipped in {time.monotonic() - start:.0f} s")
     return 1 if lines.failed else 0
 

@@ -23,6 +23,8 @@ class Arguments(VerbTest):
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
                  ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"], ["--tree"],
                  ["--tree", ".", "--kernel", "base"], ["--share"], ["--share", "/dev/null"], ["--qemu-arg"]],
+        "bundle": [["--bogus"], ["--tree"], ["one", "two"], ["/tmp"]],
+        "compare": [[], ["one"], ["--bogus"]],
         "qemu": [["--bogus"], ["--cpu"], ["--cpu", "nosuch"]],
         "tree": [["--bogus"], ["--reset", "--bogus"]],
         "export": [["--bogus"]],

@@ -4,7 +4,8 @@ import os
 import re
 import signal
 
-from world import VerbTest, finish, ours, started, wait_until, write
+import tap
+from world import VerbTest, finish, ours, read, started, wait_until, write
 
 
 class Test(VerbTest):
@@ -17,14 +18,22 @@ class Test(VerbTest):
         write(self.path("ci/selftest/run.py"), "print('fine')\n")
         return self.verb("test", *arguments)
 
+    def results(self, passed, failed, skipped, slow=0):
+        """Shell text that leaves these results of the part run."""
+        lines = ["pass\\tit"] * passed + ["fail\\tit\\twhy"] * failed + ["skip\\tit\\twhy"] * skipped + ["slow\\tit"] * slow
+        return f"printf '{''.join(l + chr(92) + 'n' for l in lines)}' | {self.path('ci/lib/tap.py')} --write {self.path('build/results/run.ktap')}\n"
+
     def test_all_pass(self):
-        done = self.parts(run=f"echo 5 0 2 >{self.path('build/results/run.count')}")
+        done = self.parts(run=self.results(5, 0, 2))
         self.assert_ok(done)
         self.assertTrue(done.out.endswith("\n12 passed, 0 failed, 2 skipped\n"), done.out)
         self.assertNotIn("failed in", done.out)
+        lines = read(self.path("build/results/test.ktap")).splitlines()
+        self.assertEqual(lines[:3] + lines[-1:], ["KTAP version 1", "1..8", "  KTAP version 1", "ok 8 check"])
+        self.assertEqual(tap.count(lines), [12, 0, 2, 0])
 
     def test_all_has_three_parts_more(self):
-        done = self.parts("--all", run=f"echo 5 0 2 >{self.path('build/results/run.count')}")
+        done = self.parts("--all", run=self.results(5, 0, 2))
         self.assert_ok(done)
         self.assertTrue(done.out.endswith("\n15 passed, 0 failed, 2 skipped\n"), done.out)
 
@@ -46,8 +55,7 @@ class Test(VerbTest):
         self.assertNotIn("== run", done.out)
 
     def test_says_again_what_failed(self):
-        count = self.path("build/results/run.count")
-        done = self.parts(run=f"echo ok; echo 'FAIL: one'; echo '    its reason'; echo more; echo 7 1 0 >{count}; exit 1",
+        done = self.parts(run="echo ok; echo 'FAIL: one'; echo '    its reason'; echo more\n" + self.results(7, 1, 0) + "exit 1",
                           bench="echo cannot >&2; exit 3", check="echo 'a: FAILED after 3 s'; exit 1")
         self.assertEqual(done.status, 1)
         _, _, end = done.out.partition("== done")
@@ -55,7 +63,7 @@ class Test(VerbTest):
                                                 "failed in check:", "a: FAILED after 3 s", "12 passed, 3 failed, 0 skipped"])
 
     def test_too_slow(self):
-        done = self.parts(run=f"echo 'TOO SLOW: one: why'; echo 7 0 1 2 >{self.path('build/results/run.count')}; exit 1")
+        done = self.parts(run="echo 'TOO SLOW: one: why'\n" + self.results(7, 0, 1, 2) + "exit 1")
         self.assertEqual(done.status, 1)
         end = done.out.partition("== done")[2].splitlines()[1:]
         self.assertEqual(end[:2] + end[3:], ["failed in run:", "TOO SLOW: one: why", "14 passed, 0 failed, 1 skipped, 2 too slow"])

@@ -478,9 +478,15 @@ def report(tests, images, results, known, seconds):
         got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
         print(f"{kernel}: {got['pass']} pass, {got['fail']} fail, {got['skip']} skip" + (f", {got['slow']} too slow" if got["slow"] else ""))
     print(f"selftests: {len(results)} runs in {seconds:.0f} s{machine.hung()}, {os.path.relpath(OUT, TOP)}/selftests.tsv")
-    skipped = sum(r.outcome == "skip" for r in results.values())
-    with open(OUT.rstrip("/") + ".count", "w", encoding="utf-8") as f:
-        f.write(f"{len(results) - len(bad) - skipped - len(slow)} {len(bad)} {skipped} {len(slow)}\n")
+    failed = {k: (r, why) for k, r, why in bad}
+    listed = dict(expected)
+
+    def line(key, r):
+        name = f"{key.kernel} L{key.level} {key.pcpus} pCPU {key.name}"
+        if key in listed:
+            return name, "skip", [f"known failure: {listed[key]}"]
+        return name, r.outcome, [r.note, *(l for case, said in r.failed for l in [case, *said] if l)] if key in failed else [r.note] if r.note else []
+    tap.write(OUT.rstrip("/") + ".ktap", [line(k, r) for k, r in sorted(results.items())])
     return 1 if bad or slow else 0
 
 

@@ -2,7 +2,7 @@
 """mutants.py IMAGE OUT MODEL[,MODEL] SEEDS [NAME...]: run the tests that each mutant in ci/mutants names, with that mutant switched on.
 
 IMAGE has all mutants in it, see ci/build/mutants.  The tests run once with each seed from 1 to SEEDS, of what is random in them; the TLB model
-draws nothing as long as it's unbounded.  Writes OUT.count and prints the table.  Exit status 0: with the TLB model on every
+draws nothing as long as it's unbounded.  Writes OUT.ktap and prints the table.  Exit status 0: with the TLB model on every
 mutant is killed with each seed, i.e. a test fails or the guest dies, and with none switched on every test passes.
 """
 import collections
@@ -17,6 +17,7 @@ import sys
 import time
 
 import matrix
+import tap
 
 TOP = matrix.TOP
 CACHE = os.environ["CACHE"]
@@ -177,21 +178,22 @@ def main():
     print(f"{'mutant':{width}}  " + "".join(f"{'model' if m == 'on' else 'stock':{wide}}  " for m in models) + "  time  killed by")
     for n in names:
         print(f"{n:{width}}  " + "".join(f"{verdict(m, n):{wide}}  " for m in models) + f"{results['on'][n].seconds:4.0f} s  {results['on'][n].by(seeds)}")
-    sound, slow = 0, 0
+    unmutated = []
     for m in models:
         none = results[m]["none"]
         for (row, what), _ in sorted(none.failed.items()):
             print(f"FAIL: with no mutant switched on, model {m}: {row}: {what}")
         for row, note in sorted(none.slow.items()):
             print(f"TOO SLOW: with no mutant switched on, model {m}: {row}: {note}")
-        sound, slow = sound + len({row for row, _ in none.failed}), slow + len(none.slow)
+        unmutated += [(f"without a mutant, model {m}: {row}", "fail", sorted(w for r, w in none.failed if r == row)) for row in sorted({r for r, _ in none.failed})]
+        unmutated += [(f"without a mutant, model {m}: {row}", "slow", [note]) for row, note in sorted(none.slow.items())]
     survivors = [n for n in names if results["on"][n].killed() < seeds]
     for n in survivors:
         print(f"FAIL: {n}: no test noticed" + (f" with {seeds - results['on'][n].killed()} of {seeds} seeds" if seeds > 1 else ""))
-    with open(out + ".count", "w", encoding="utf-8") as f:
-        f.write(f"{len(names) - len(survivors)} {len(survivors) + sound} 0 {slow}\n")
+    tap.write(out + ".ktap", [(n, "fail" if n in survivors else "pass", [f"killed by {results['on'][n].by(seeds)}"] if n not in survivors else ["no test noticed"])
+                              for n in names] + unmutated)
     print(f"mutants: {len(names) - len(survivors)} killed, {len(survivors)} survived")
-    return 1 if survivors or sound or slow else 0
+    return 1 if survivors or unmutated else 0
 
 
 if __name__ == "__main__":

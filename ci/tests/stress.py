@@ -20,6 +20,7 @@ import threading
 import time
 
 import machine
+import tap
 from guest import BUILD, TOP, Guest, GuestError, below, die, say_where
 
 # Megabytes of L1 and L2; each L0 and L1 has a disk to swap to.
@@ -198,8 +199,7 @@ def main():
             print(f"FAIL: {m.label}, seed {args.seed}: {b}")
         print(f"{m.progress()}; " + " ".join(f"{k}={m.counters.get(k)}" for k in COUNTERS) + f"; {m.log}")
     failed = sum(bool(m.bad) for m in machines)
-    with open(os.path.join(args.out, "stress.count"), "w", encoding="utf-8") as f:
-        f.write(f"{len(machines) - failed} {failed} 0\n")
+    tap.write(os.path.join(args.out, "stress.ktap"), [(m.label, "fail" if m.bad else "pass", m.bad) for m in machines])
     print(f"stress: {time.monotonic() - start:.0f} s, {len(machines) - failed} passed, {failed} failed{machine.hung()}")
     return 1 if failed else 0
 

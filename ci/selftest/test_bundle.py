@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""scripts/bundle's list and runner, and scripts/compare."""
+import os
+
+import matrix
+from world import VerbTest, read, run, write
+
+RESULTS = """KTAP version 1
+# kernel: 7.9
+1..3
+ok 1 a # 3 s
+ok 2 b npt=0 # SKIP kvm_amd has no parameter npt
+not ok 3 c # status 254, 2 s
+#   a message
+"""
+
+
+class Compare(VerbTest):
+    def compare(self, *texts):
+        paths = [os.path.join(self.dir, f"{i}.ktap") for i in range(len(texts))]
+        for path, text in zip(paths, texts):
+            write(path, text)
+        return self.verb("compare", *paths)
+
+    def test_the_same(self):
+        done = self.compare(RESULTS, RESULTS)
+        self.assert_ok(done, "kernel: 7.9")
+        self.assertIn("\na        pass  pass\nb npt=0  skip  skip\nc        FAIL  FAIL\n", done.out)
+
+    def test_fails_where_the_first_one_passes(self):
+        done = self.compare(RESULTS, RESULTS.replace("ok 1 a # 3 s", "not ok 1 a # status 1, 3 s"))
+        self.assertEqual(done.status, 1)
+        self.assertIn("\nFAIL: a: B: status 1, 3 s\n", done.out)
+
+    def test_one_that_ended_early(self):
+        done = self.compare(RESULTS, RESULTS.partition("ok 2")[0])
+        self.assert_ok(done, "incomplete: 1 of 3 tests")
+        self.assertIn("\nc        FAIL  -\n", done.out)
+
+    def test_no_ktap(self):
+        self.assert_refuses(self.compare(RESULTS, "text\n"), "compare", "1.ktap is no KTAP file", "scripts/bundle")
+        self.assert_refuses(self.verb("compare", "nowhere", "nowhere"), "compare", "nowhere: No such file", "scripts/bundle")
+
+
+class Bundle(VerbTest):
+    def test_list(self):
+        write(self.path("ci/tests/selftests.list"), "x86/a 01 12/1 60\nx86/a 0 2 90 npt=0 vnmi=0 seed:3 -- -t x\nx86/a 0 2 60 cpu:x-svm-asids=4\n"
+              "svm-tlb asids 1 ./b 0 2 60\nx86/a 0 2 60 kvm.x=1\nc 0 2 60\n".replace("svm-tlb asids 1 ./b 0 2 60\n", ""))
+        write(self.path("selftests-dir/x86/a"), "")
+        done = run([self.path("ci/bundle/tests.py"), self.path("selftests-dir")], self.env)
+        self.assertEqual(done.out.splitlines()[1:], [
+            "x86/a 60 -", "x86/a 90 npt=0,vnmi=0 -t x",
+            "skip a cpu:x-svm-asids=4: needs the TLB model, whose processor has another number of ASIDs there",
+            "skip a kvm.x=1: changes parameters of kvm, which other guests share", "skip c: is not among these selftests"])
+
+    def test_real_list_has_a_reason_for_each_row_that_is_left_out(self):
+        for t in matrix.read_list(self.path("ci/tests/selftests.list")):
+            write(os.path.join(self.dir, "all", t.command.split()[-1 if "svm-tlb" not in t.command else 0].removeprefix("./")), "")
+        done = run([self.path("ci/bundle/tests.py"), os.path.join(self.dir, "all")], self.env)
+        self.assertEqual(done.status, 0, done)
+        self.assertEqual(len(done.out.splitlines()) - 1, len(matrix.read_list(self.path("ci/tests/selftests.list"))))
+
+    def runner(self, *args, **env):
+        return run([self.path("ci/bundle/run"), *args], {**self.env, **env})
+
+    def test_runner_refuses(self):
+        write(self.path("ci/bundle/tests"), "x86/a 60 -\n")
+        for args, words in ((["--bogus"], "--bogus"), (["--timeout", "soon"], "--timeout"), (["--list", "nowhere"], "nowhere"), (["--list"], "--list")):
+            with self.subTest(args):
+                self.assert_refuses(self.runner(*args), "run", words)
+        if "svm" not in read("/proc/cpuinfo").split():
+            self.assert_refuses(self.runner(), "run", "no SVM")
+        self.assertEqual([f for f in os.listdir(self.path("ci/bundle")) if "results" in f or f.endswith(".new")], [])
