@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # Sourced by every verb: paths, messages, the lock and the step runner.
 set -euo pipefail
@@ -33,7 +34,7 @@ note() {
 
 # usage FILE: the comment block at the top of a verb is its help.
 usage() {
-	sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$1"
+	sed -n '3,/^[^#]/{s/^# \{0,1\}//p}' "$1"
 }
 
 help_if_asked() {

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
 # Sourced by ci/build/kernel and ci/checks: how the rig configures and runs make, in one place.
 src=$BUILD/src

@@ -1,4 +1,5 @@
 #!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-only
 """mutants.py IMAGE OUT MODEL[,MODEL] SEEDS [NAME...]: run the tests that each mutant in ci/mutants names, with that mutant switched on.
 
 IMAGE has all mutants in it, see ci/build/mutants.  The tests run once with each seed from 1 to SEEDS, of what is random in them; the TLB model
