@@ -28,6 +28,9 @@ die() {
 	exit 1
 }
 
+# The kernel's makefiles and the lists of shell words here take neither.
+case $TOP$CACHE in *[[:space:]:]*) die "a path with a blank or a colon ($TOP, cache $CACHE): clone the project elsewhere, or set KVM_TLB_CACHE" ;; esac
+
 note() {
 	printf '%s\n' "$*" >&2
 }

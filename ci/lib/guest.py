@@ -97,7 +97,8 @@ class Guest:
     def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
                  model="on", cpu="", icount=False, disks=(), ports=0,
                  stdin=subprocess.DEVNULL, share=None, qemu_args=()):
-        self.dir = tempfile.TemporaryDirectory(prefix="rig.")
+        os.makedirs(os.path.join(BUILD, "tmp"), exist_ok=True)
+        self.dir = tempfile.TemporaryDirectory(prefix="rig.", dir=os.path.join(BUILD, "tmp"))
         self.level = level
         cpus = str(cpus)
         if share:

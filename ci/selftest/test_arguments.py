@@ -13,7 +13,7 @@ from world import VERBS, VerbTest, World, digest, finish, read, run, started, st
 
 class Arguments(VerbTest):
     BAD = {
-        "setup": [["--bogus"], ["--update", "--bogus"]],
+        "setup": [["--bogus"], ["--update", "--bogus"], ["--prune", "--update"]],
         "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"], ["--tree"]],
         "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"],
                 ["--tree"], ["--tree", ".", "--kernel", "base"]],
@@ -133,6 +133,45 @@ class Setup(VerbTest):
         with self.unchanged():
             done = self.verb("setup")
         self.assert_ok(done, "base: 7.9")
+
+    def test_other_systems(self):
+        path = os.path.join(self.dir, "os-release")
+        for text, words in (("ID=ubuntu\nVERSION_ID=24.04\n", "this system is ubuntu 24.04"), ("ID=debian\nVERSION_ID=13\n", "this system is debian 13"),
+                            ("ID=arch\n", "this system is arch")):
+            write(path, text)
+            with self.subTest(text), self.unchanged():
+                done = self.verb("setup", KVM_TLB_OS_RELEASE=path)
+                self.assert_refuses(done, "setup", words, "Debian 12", "docs/ci.md")
+                self.assertEqual(done.out, "")
+        self.assert_refuses(self.verb("setup", KVM_TLB_OS_RELEASE=path + ".none"), "setup", "not known", "Debian 12")
+
+    def test_other_processors(self):
+        write(self.path("bin/uname"), "#!/bin/sh\necho aarch64\n")
+        os.chmod(self.path("bin/uname"), 0o755)
+        done = self.verb("setup", PATH=self.path("bin") + ":" + os.environ["PATH"])
+        self.assert_refuses(done, "setup", "this machine is aarch64", "amd64")
+        self.assertEqual(done.out, "")
+
+    def test_a_path_with_a_blank(self):
+        blank = os.path.join(self.dir, "my project")
+        os.rename(self.project, blank)
+        for verb in ("setup", "build", "apply", "help"):
+            done = run([os.path.join(blank, "scripts", verb), *(["."] if verb == "apply" else [])], self.env)
+            self.assert_refuses(done, verb, "my project", "clone the project elsewhere")
+        self.assertFalse(os.path.exists(os.path.join(blank, "build")))
+        os.rename(blank, self.project)
+        self.assert_refuses(self.verb("setup", KVM_TLB_CACHE=os.path.join(self.dir, "my cache")), "setup", "my cache", "KVM_TLB_CACHE")
+
+    def test_prune(self):
+        cache = os.path.join(self.dir, "cache")
+        for name in ("kernel/old/bzImage", "kernel/new/bzImage", "check/old", "check/new", "linux.git/HEAD"):
+            write(os.path.join(cache, name), "text\n")
+            for path in (os.path.join(cache, name), os.path.dirname(os.path.join(cache, name))):
+                if "old" in path or "linux" in path:
+                    os.utime(path, (time.time() - 15 * 86400,) * 2)
+        done = self.verb("setup", "--prune", KVM_TLB_CACHE=cache)
+        self.assert_ok(done, cache, "MB")
+        self.assertEqual(sorted(digest(cache)), ["check/new", "kernel/new/bzImage", "linux.git/HEAD"])
 
     def test_disk_is_full(self):
         cache = os.path.join(self.dir, "small")

@@ -31,6 +31,11 @@ class Test(VerbTest):
         lines = read(self.path("build/results/test.ktap")).splitlines()
         self.assertEqual(lines[:3] + lines[-1:], ["KTAP version 1", "1..8", "  KTAP version 1", "ok 8 check"])
         self.assertEqual(tap.count(lines), [12, 0, 2, 0])
+        page = read(self.path("build/results/index.html"))
+        self.assertIn("<h1 class=good>12 passed, 0 failed, 2 skipped</h1>", page)
+        self.assertIn("<tr><td>run</td><td class=good>passed</td><td class=n>5</td><td class=n>0</td><td class=n>2</td>", page)
+        self.assertIn('<a href="run.out">log</a> <a href="run.ktap">KTAP</a>', page)
+        self.assertNotIn("What failed", page)
 
     def test_all_has_three_parts_more(self):
         done = self.parts("--all", run=self.results(5, 0, 2))
@@ -58,6 +63,9 @@ class Test(VerbTest):
         done = self.parts(run="echo ok; echo 'FAIL: one'; echo '    its reason'; echo more\n" + self.results(7, 1, 0) + "exit 1",
                           bench="echo cannot >&2; exit 3", check="echo 'a: FAILED after 3 s'; exit 1")
         self.assertEqual(done.status, 1)
+        page = read(self.path("build/results/index.html"))
+        self.assertIn("<h1 class=bad>12 passed, 3 failed, 0 skipped</h1>", page)
+        self.assertIn("<h2>What failed</h2>\n<h3>run: it</h3>\n<pre>why</pre>", page)
         _, _, end = done.out.partition("== done")
         self.assertEqual(end.splitlines()[1:], ["failed in run:", "FAIL: one", "    its reason", "failed in bench:", "cannot",
                                                 "failed in check:", "a: FAILED after 3 s", "12 passed, 3 failed, 0 skipped"])
