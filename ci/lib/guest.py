@@ -46,14 +46,16 @@ ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 
 def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None):
     """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU.  disks: from /dev/vdb on.
-    share: the file system for /share, which ci/guest/init finds by its serial number."""
+    share: the file system for /share."""
     accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else \
         (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(memory or MEMORY[level]), "-smp", str(cpus),
         "-kernel", kernel, "-append",
         # tsc=reliable: two emulated CPUs that check each other's clock can keep an L1 busy for minutes.
-        "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check tsc=reliable",
+        "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check tsc=reliable" +
+        # What the kernel does not know becomes a variable of init.
+        (f" share=/dev/vd{'bcdefg'[len(disks)]}" if share else ""),
         "-drive", f"file={image},format=raw,if=virtio,readonly=on",
         "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
         "-device", "virtio-serial-pci",
@@ -65,7 +67,7 @@ def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()
     for path in disks:
         args += ["-drive", f"file={path},format=raw,if=virtio,cache=unsafe"]
     if share:
-        args += ["-drive", f"file={share},format=raw,if=none,id=share,readonly=on", "-device", "virtio-blk-pci,drive=share,serial=share"]
+        args += ["-drive", f"file={share},format=raw,if=virtio,readonly=on"]
     for name, path in files.items():
         args += ["-fw_cfg", f"name=opt/rig/{name},file={path}"]
     return args
