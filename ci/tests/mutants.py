@@ -27,6 +27,11 @@ LIMIT = 90
 SOURCES = ("tests/mutants.py", "tests/matrix.py", "lib/guest.py", "lib/clock.py", "lib/tap.py")
 
 
+class Tests(list):
+    """The patterns of a mutant's tests, and the cases of which one has to fail, all if there are none."""
+    cases = ()
+
+
 def mutants():
     """Name -> its tests.  The patches' order is that in which they apply, the first one is the switch."""
     found = {}
@@ -40,7 +45,9 @@ def mutants():
         name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
         if f'MUTANT("{name}")' not in text:
             matrix.die(f'{where} does not check MUTANT("{name}"): it could not be switched on')
-        found[name] = m[1].split()
+        found[name] = Tests(m[1].split())
+        cases = re.search(r"^Cases: (\S.*)$", text, re.M)
+        found[name].cases = tuple(cases[1].split()) if cases else ()
     return found
 
 
@@ -58,8 +65,11 @@ def rows(name, patterns, seeds):
             matrix.die(f"ci/mutants: {name}: no test in ci/tests/selftests.list that runs in L0 is called {pattern}")
         for _, words in mine:
             pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
+    # Only the cases that have to fail: in the others a mutant may hang.
+    only = [w for case in getattr(patterns, "cases", ()) for w in ("-t", case)]
     # Most of them take seconds, and what a mutant makes hang need not hang for long.
-    return [" ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:]])
+    return [" ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:],
+                      *(["--"] if only and "--" not in w else []), *only])
             for seed in range(1, seeds + 1) for w, pcpus in pcpus_of.items()]
 
 
