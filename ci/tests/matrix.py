@@ -381,15 +381,21 @@ def main():
     results, machines = {}, []
     results.update({Key("tree", l, p, t.name): Result("skip", 0, missing[t.name]) for t in tests if t.name in missing
                     for l in t.levels for p in t.pcpus[l]})
-    slots = threading.Semaphore(machine.at_once())
+    at_once = machine.at_once()
+    slots = threading.Semaphore(at_once)
     # The longest first, so that no core idles at the end.
     cpus = sorted({t.cpu for t in tests})
+    kinds = []
     for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
         for kernel, image in images.items():
             mine = [t for t in tests if t.name not in missing and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
             if mine:
-                machines.append(Machine(slots, results, known, kernel, image, level, pcpus, cpu, mine, qemu, args.model))
-    total = len(results) + sum(len(m.tests) for m in machines)
+                kinds.append((mine, (kernel, image, level, pcpus, cpu)))
+    total = len(results) + sum(len(mine) for mine, _ in kinds)
+    for mine, kind in kinds:
+        # One kind must not keep one core busy while others idle.
+        n = -(-len(mine) * at_once // total)
+        machines += [Machine(slots, results, known, *kind, mine[i::n], qemu, args.model) for i in range(n)]
     start = time.monotonic()
     machine.run_all(machines, lambda: f"selftests: {len(results)} of {total} after {time.monotonic() - start:.0f} s",
                     lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
