@@ -87,7 +87,7 @@ def scenarios():
 
 
 def mutants():
-    """Name -> path, the hazards that the mutant says it is for, the programs that have to notice it.  The first patch is the switch."""
+    """Name -> path, the hazards that the mutant says it is for, the programs that have to notice it, and the cases.  The first patch is the switch."""
     found = {}
     for path in paths("ci/mutants/*.patch")[1:]:
         header = read(path).partition("\ndiff ")[0]
@@ -100,7 +100,8 @@ def mutants():
         tests = re.search(r"^Tests: *(.*)$", header, re.M)
         # Such as svm_asid_tes[t]@1 or svm_nested_tlb_test*npt=0*@1, which are patterns.
         programs_of = {re.split(r"[*?@]", t.replace("[", "").replace("]", ""))[0] for t in (tests[1].split() if tests else ())}
-        found[name] = (path, ids, programs_of)
+        named = re.search(r"^Cases: *(.*)$", header, re.M)
+        found[name] = (path, ids, programs_of, named[1].split() if named else [])
     return found
 
 
@@ -182,7 +183,17 @@ def main():
                 mistake(where, f"there is no mutant {name} in ci/mutants: correct its name")
             elif ident not in broken[name][1]:
                 mistake(where, f"names the mutant {name}, which does not name {ident}: add {ident} to Hazard: in {broken[name][0]}")
-    for name, (path, ids, programs_of) in broken.items():
+    for name, (path, ids, programs_of, named) in broken.items():
+        # Of the hazards' tests, with or without the fixture; a program without cases stands for all of its cases.
+        expected = set()
+        for item in [n for i in ids if i in entries for n in names(entries[i][1].get("Tests", ""))]:
+            program, _, some = item.partition(":")
+            expected |= {c.rpartition(".")[2] for c in some.replace(",", " ").split() or known.get(program, ())}
+        for case in named:
+            if not any(case in {c.rpartition(".")[2] for c in known.get(p, ())} for p in programs_of):
+                mistake(path, f"the patches have no case {case} of {' or '.join(sorted(programs_of))}: correct Cases:")
+            elif case not in expected:
+                mistake(path, f"has to fail in the case {case}, which is no test of {', '.join(ids)}: add it there, or correct Cases: or Hazard:")
         for ident in ids:
             tests = {n.partition(":")[0] for n in names(entries[ident][1].get("Tests", ""))} if ident in entries else programs_of
             for missing in sorted(programs_of - tests):

@@ -24,6 +24,18 @@ class Mutants(VerbTest):
         write(self.path("ci/mutants/idle.patch"), "Rule: none\nTests: state_test\n\n")
         self.assert_refuses(self.verb("mutants"), "mutants", "ci/mutants/idle.patch", 'MUTANT("idle")')
 
+    def test_only_the_cases_that_have_to_fail(self):
+        tests = mutants.Tests(["svm_tlb_flush_tes[t]@1", "svm_nested_asid_schemes_test?nested_tlb_max_age=3600000?-T?never_flushes@1"])
+        tests.cases = ("init", "xen")
+        rows = mutants.rows("idle", tests, 2)
+        self.assertEqual([r.partition(" -- ")[2] for r in rows], ["-t init -t xen", "-T never_flushes -t init -t xen"] * 2)
+        self.assertTrue(all("kvm.mutant=idle seed:" in r for r in rows))
+
+    def test_every_mutant_that_names_cases_has_them_in_its_rows(self):
+        for name, tests in mutants.mutants().items():
+            for row in mutants.rows(name, tests, 1):
+                self.assertEqual(row.count(" -t ") >= len(tests.cases), True, row)
+
     def test_seeds(self):
         for bad in ("0", "-1", "many", ""):
             self.assert_refuses(self.verb("mutants", "--seeds", bad), "mutants", "--seeds is a number from 1")

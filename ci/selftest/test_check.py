@@ -135,6 +135,12 @@ class Hazards(VerbTest):
     def test_good_page(self):
         self.assert_ok(self.hazards(), "3 hazards, 2 mutants")
 
+    def test_cases_of_a_mutant(self):
+        write(self.path("ci/mutants/010-first.patch"), "Rule: one\nHazard: H1\nTests: state_test\nCases: nosuch\n\n")
+        done = self.check()
+        self.assertEqual(done.status, 1)
+        self.assertIn("010-first.patch: the patches have no case nosuch of state_test: correct Cases:", done.err)
+
     def test_of_the_project(self):
         self.assert_ok(run([sys.executable, os.path.join(TOP, "ci/checks/hazards.py")], self.env))
 
