@@ -137,9 +137,7 @@ class Hazards(VerbTest):
 
     def test_cases_of_a_mutant(self):
         write(self.path("ci/mutants/010-first.patch"), "Rule: one\nHazard: H1\nTests: state_test\nCases: nosuch\n\n")
-        done = self.check()
-        self.assertEqual(done.status, 1)
-        self.assertIn("010-first.patch: the patches have no case nosuch of state_test: correct Cases:", done.err)
+        self.assert_refuses(self.hazards(), "hazards", "010-first.patch: the patches have no case nosuch of state_test: correct Cases:", status=1)
 
     def test_of_the_project(self):
         self.assert_ok(run([sys.executable, os.path.join(TOP, "ci/checks/hazards.py")], self.env))
