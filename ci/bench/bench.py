@@ -1,12 +1,18 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""bench.py [--quick] [--record] [--variants IMAGE] [--nested IMAGE] BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called by scripts/bench.  --names: the scenarios.
+"""bench.py [--quick] [--record] [--variants IMAGE] [--nested IMAGE] BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called by scripts/bench.
 
-Counts what a turn of a vCPU costs, on both kernels, on the TLB model, in a machine whose clock counts instructions: VMRUNs, flushes of
-one ASID, flushes of all, page walks, groups of VMCB fields that were not clean, and L0's instructions (the median of all turns, since
-a tick takes as many as two turns); and how many bytes per VM the kernel uses in the end.  Each workload runs with two numbers of turns; the difference is due to the additional turns alone.  Writes OUT.tsv, OUT.html and OUT.ktap, or
-OUT-partial.tsv if it does not get to its end.  Exit status 0: the series does not do worse than worse() allows, and the counts are those
-of ci/bench/expected, which --record writes.
+Measures what one turn of a vCPU costs on both kernels, with the TLB model, in a machine whose clock counts instructions:
+- VMRUNs
+- flushes of one ASID, and flushes of all ASIDs
+- page walks
+- groups of VMCB fields that were reloaded because they were not clean
+- L0's instructions: the median of all turns, because a timer tick takes as many instructions as two turns
+- bytes of kernel memory per VM at the end of the workload
+
+Each workload runs with two numbers of turns; the additional turns alone cause the difference.  Writes OUT.tsv, OUT.html and OUT.ktap, or
+OUT-partial.tsv if the run ends early.  Exit status 0: the series is not worse than worse() allows, and the counts match ci/bench/expected,
+which --record writes.  bench.py --names: print the names of the scenarios.
 """
 import argparse
 import collections
@@ -23,8 +29,8 @@ import machine
 import tap
 from guest import TOP, Guest, GuestError, below, die, say_where
 
-# What the series may cost more than the base: a factor for L0's instructions, of which a turn has thousands, and the flushes and
-# walks per turn that a timer interrupt at the wrong moment makes.
+# How much more than the base the series may cost: a factor for L0's instructions (a turn has thousands of them), and a number of flushes
+# and walks per turn, because timer interrupts cause some.
 INSTRUCTIONS = 1.02
 NOISE = 0.02
 QUICK_NOISE = 0.05
@@ -33,15 +39,19 @@ QUICK_TURNS = (50, 300)
 FEW_TURNS = (4, 20)
 FEW_NOISE = 0.1
 
-# must: figures of the series that are known in advance.  faster: the share of the base's instructions that it must not exceed either.
-# more: not a part of --quick.  slow: nor is this, and it has a machine of its own.  cpus: of L0.  cpu: more properties of them.
-# variants: of ci/alternatives, what the series could do instead.  few: a turn takes long, and a few of them are not exact.
-# than: a variant that the series may not cost more than, but for INSTRUCTIONS.  reloads_of: the scenario with the highest number of VMCB fields to reload.
-# like: a scenario whose instructions the series must not exceed either, but for INSTRUCTIONS.
+# must: counts of the series that are known in advance.
+# faster: the series must not take more than this share of the base's instructions; True stands for 1.
+# more: --quick leaves the scenario out.  slow: the same, and the scenario gets a machine of its own.
+# cpus: L0's processors.  cpu: more properties of these processors.
+# variants: alternative designs (ci/alternatives) that run as well.
+# few: use few turns, because a turn takes long; the counts are less exact then.
+# than: variants; the series must not take more instructions (times INSTRUCTIONS) than these.
+# reloads_of: a scenario; the series must not reload more groups of VMCB fields than it does there.
+# like: a scenario; the series must not take more instructions (times INSTRUCTIONS) than it does there.
 Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow cpus cpu variants more few than "
                                   "reloads_of like", defaults=({}, False, False, 1, "", (), False, False, (), "", ""))
-# L1 boots twice, and once more with an L2 that boots to its init and powers off: what that took on top is the one turn.  L0 idles
-# meanwhile, so it's the CPU time of L1's QEMU, with all that L0 does for it.
+# L1 boots twice, and a third time with an L2 that boots to its init and powers off: the additional time of the third boot is one turn.  It
+# is measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
 L2_BOOT = """
 boots() {
 	svm-tlb cputime /tmp/took sh "$1" || exit 1
@@ -60,7 +70,7 @@ boots /tmp/without 0
 alone=$took
 boots /tmp/with 1
 """
-# Nothing is flushed, and nothing looked up again.
+# No flushes, and no page walks.
 STEADY = {"flush_asid": 0, "flush_all": 0, "walks": 0}
 SCENARIOS = [
     Scenario("pinned", 64, "", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages"),
@@ -69,14 +79,14 @@ SCENARIOS = [
     Scenario("siblings-4", 64, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU", variants=("no-private-asids",)),
     Scenario("siblings-8", 64, "", "svm_tlb_perf_test -w 16 -v 8", "8 vCPUs of a VM on one pCPU", more=True),
     Scenario("siblings-16", 64, "", "svm_tlb_perf_test -w 16 -v 16", "16 vCPUs of a VM on one pCPU", more=True),
-    # Three of four turns begin with an ASID that has changed hands, which takes 90 instructions more than flushing all every third time.
+    # Three of four turns begin with an ASID that another vCPU used last, which takes 90 instructions more than flushing all every third time.
     Scenario("siblings-4-asids-4", 4, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU, 4 ASIDs"),
     Scenario("vms-4", 16, "", "svm_tlb_perf_test -w 16 -m 4", "4 VMs, 16 ASIDs"),
     Scenario("vms-8", 16, "", "svm_tlb_perf_test -w 16 -m 8", "8 VMs, 16 ASIDs", more=True),
     Scenario("vms-16", 16, "", "svm_tlb_perf_test -w 16 -m 16", "16 VMs, 16 ASIDs", more=True),
     Scenario("vms-20", 16, "", "svm_tlb_perf_test -w 16 -m 20", "20 VMs, 16 ASIDs"),
     Scenario("idle-60", 16, "", "svm_tlb_perf_test -w 16 -m 4 -i 60", "4 VMs beside 60 idle ones, 16 ASIDs"),
-    # KVM flushes, as its MMU notifier has to.
+    # KVM has to flush, because its MMU notifier runs.
     Scenario("discard", 64, "", "svm_tlb_perf_test -w 16 -d", "one vCPU, userspace discards its 16 pages"),
     Scenario("discard-4", 64, "", "svm_tlb_perf_test -w 16 -d -v 4", "4 vCPUs of a VM, userspace discards 16 pages", more=True),
     Scenario("new-vm", 64, "", "svm_tlb_perf_test -w 16 -n", "a VM is created, runs, and is freed", more=True, few=True),
@@ -95,7 +105,7 @@ SCENARIOS = [
     Scenario("nested-l2s-8", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages", STEADY, variants=("one-l2-asid",)),
     # KVM keeps eight domains per vCPU.
     Scenario("nested-l2s-16", 64, "", "svm_nested_tlb_perf_test -w 16 -l 16", "16 L2s, 16 pages", more=True),
-    # As for the L2s of a hypervisor: each has an NPT of its own, and KVM needs a root for each.
+    # Each L2 has its own NPT, as under a real hypervisor, and KVM needs a root for each.
     Scenario("nested-roots-1", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 1", "L2, 16 pages, NPT of its own", STEADY, True),
     Scenario("nested-roots-2", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 2", "2 L2s, 16 pages, NPTs of their own", STEADY, more=True, like="nested-roots-1"),
     Scenario("nested-roots-4", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 4", "4 L2s, 16 pages, NPTs of their own", STEADY, more=True, like="nested-roots-1"),
@@ -103,54 +113,54 @@ SCENARIOS = [
     Scenario("nested-roots-8", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 8", "8 L2s, 16 pages, NPTs of their own", STEADY, like="nested-roots-1",
              variants=("four-roots",)),
     Scenario("nested-roots-9", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 9", "9 L2s, 16 pages, NPTs of their own", more=True),
-    # Without NPT in L0, KVM looks at each root when it emulates INVLPG, and more roots save nothing here.
+    # Without NPT in L0, KVM visits each root when it emulates INVLPG, so more roots save nothing here.
     Scenario("npt0-roots-8", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s -r -l 8 -i", "8 L2s with CR3s of their own, INVLPG, npt=0", more=True,
              variants=("eight-shadow-roots",)),
-    # Whoever gives L2s the same ASID flushes it when they take turns, unless they are the same to the TLB, as these are.
+    # A hypervisor that gives several L2s the same ASID has to flush it when they take turns, unless their translations are equal, as here.
     Scenario("nested-l2s-8-asid-1", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8 -a 1", "8 L2s with one ASID, 16 pages", STEADY, more=True),
     Scenario("nested-move", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4 -v 2 -m", "4 L2s move between 2 vCPUs", STEADY,
              variants=("one-context", "lru-contexts")),
-    # Nobody runs an L2 anymore, but KVM may still keep track of all their VMCBs.
+    # The vCPUs run no L2 any more, but KVM may still keep track of all their VMCBs.
     Scenario("nested-discard", 64, "", "svm_nested_tlb_perf_test -w 0 -l 8 -v 4 -d", "4 vCPUs ran 8 L2s each, userspace discards a page",
              STEADY, variants=("caches-do-not-expire",)),
-    # What contexts are for: L1 intercepts MSRs, and doesn't change its VMCBs, as far as clean bits tell.
+    # The case that contexts are for: L1 intercepts MSRs, and its clean bits say that it does not change its VMCBs.
     Scenario("nested-clean", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k", "L2, MSR bitmap, clean VMCB", STEADY, 0.9),
     Scenario("nested-clean-8", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k -l 8", "8 L2s, MSR bitmaps, clean VMCBs", STEADY, 0.9,
              variants=("one-context", "lru-contexts"), reloads_of="nested-clean"),
     Scenario("nested-clean-16", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k -l 16", "16 L2s, MSR bitmaps, clean VMCBs",
              more=True, variants=("one-context", "lru-contexts"), than=("one-context",)),
-    # More L2s than a vCPU has contexts for, but not more than two have.
+    # More L2s than one vCPU has contexts for, but not more than two vCPUs have.
     Scenario("nested-move-12", 64, "", "svm_nested_tlb_perf_test -w 16 -l 12 -v 2 -m -b", "12 L2s, MSR bitmaps, move between 2 vCPUs",
              more=True, variants=("one-context", "lru-contexts"), than=("one-context",)),
-    # L2 flushes for itself, as it does for each munmap(): a walk for each page, and nothing else.
+    # L2 flushes its own translations, as it does for each munmap(): one walk for each page, and no flushes.
     Scenario("nested-invlpg", 64, "", "svm_nested_tlb_perf_test -w 16 -i", "L2 maps 16 pages anew and uses INVLPG",
              {"flush_asid": 0, "flush_all": 0, "walks": 16}, True),
-    # AVIC is inhibited while L2 runs, i.e. is switched on each time that the vCPU is back in L1.  The emulated CPU ignores that it is on.
+    # AVIC is inhibited while L2 runs, so KVM switches it on whenever the vCPU returns to L1.  The emulated CPU ignores AVIC.
     Scenario("nested-avic", 64, "avic=1 force_avic=1", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, AVIC", STEADY, True),
-    # What the base does, for L1s that don't flush when they have to.
+    # Flush on each transition, as the base does, for L1s that do not flush when they have to.
     Scenario("nested-age-0", 64, "nested_tlb_max_age=0", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, nested_tlb_max_age=0"),
     # With 1 ms, L2 is flushed and synced on each tick, every 4 ms.  The default is 10 ms.
     Scenario("nested-age-1", 64, "nested_tlb_max_age=1", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, nested_tlb_max_age=1", slow=True),
-    # Entries as a Zen core has them, 4K pages, LRU.
+    # As many entries as a Zen core has, 4K pages, LRU.
     Scenario("nested-w256-tlb", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, TLB of 3072", STEADY, True, cpu=",x-svm-tlb-entries=3072"),
     Scenario("nested-l2s-8-tlb", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages, TLB of 3072", STEADY, cpu=",x-svm-tlb-entries=3072"),
-    # VMRUN flushes L2's translations and nothing else.
+    # VMRUN flushes only L2's translations.
     Scenario("nested-flush", 64, "", "svm_nested_tlb_perf_test -w 16 -1 16 -c 3", "L2, 16 pages, L1 flushes it on each VMRUN", {"flush_asid": 1, "flush_all": 0}),
-    # L1's vCPUs change their NPT, which they share, and flush, all at the same time.  Instructions are those of both processors.
+    # L1's vCPUs share an NPT, and all change it and flush at the same time.  The instructions are those of all processors.
     Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "8 vCPUs on 8 pCPUs write to NPT and flush L2", {}, cpus=8,
              slow=True),
-    # A turn is a whole boot.
+    # One turn is a whole boot.
     Scenario("l2-boot", 64, "", "", "an L2 Linux boots to init", {}, True, True),
 ]
-# The kernel that can be any of the variants, and is none of them: asking takes instructions, too.
+# The kernel that contains all variants, with none switched on: checking for variants takes instructions, too.
 SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks", "reloads")
 COLUMNS = COUNTERS + ("instructions", "bytes")
-# What is the same on any machine, to QUICK_NOISE and a share of it: less than one walk in four hundred.
+# Counts that are the same on any host, within QUICK_NOISE plus EXPECTED_NOISE times the count (less than one walk in four hundred).
 EXACT = ("flush_asid", "flush_all", "walks", "reloads")
 EXPECTED = os.path.join(TOP, "ci/bench/expected")
 EXPECTED_NOISE = 0.002
-# How costs grow: title, what grows, what is shown, and how much of it the scenarios have.
+# The curves of the page: title, label of the x axis, counter, and a map from x to the scenario.
 CURVES = [
     ("Page walks per round trip, by the pages that L2 touches", "4K pages", "walks",
      {n: f"nested-w{n}" for n in (0, 16, 64, 256, 1024)}),
@@ -168,13 +178,13 @@ CURVES = [
 
 
 class Machine(machine.Machine):
-    """One boot of one kernel: all scenarios that want the same processors and module parameters, one after the other."""
+    """One boot of one kernel, for all scenarios that need the same processors and module parameters, one after the other."""
 
     def __init__(self, slots, kernel, image, scenarios, turns, qemu):
         super().__init__(f"{' '.join(s.name for s in scenarios)} on the {kernel} kernel", slots)
         self.kernel, self.scenarios, self.turns = kernel, scenarios, turns
         s = scenarios[0]
-        # One flush in 100 ms would be in some of the runs, and not in the others: nested-age-1 is about these.
+        # Disable flushes by age: only some of the runs would see one.  The scenarios nested-age-* measure them.
         params = s.params if kernel == "base" or "nested_tlb_max_age" in s.params else s.params + " nested_tlb_max_age=3600000"
         self.options = {"image": image, "level": 0, "cpus": s.cpus, "modules": (f"kvm_amd {params}",), "qemu": qemu,
                         "cpu": f",x-svm-asids={s.asids}{s.cpu}", "icount": True}
@@ -191,7 +201,7 @@ class Machine(machine.Machine):
             for v in self.variants(s):
                 if self.kernel == SWITCH:
                     command += f"printf %s {v or 'none'} >/sys/module/kvm/parameters/mutant || exit 1\n"
-                # The first run is for KVM's first VMRUN, and for L0's own caches.
+                # The first run warms up KVM and L0's caches.
                 for t in (1, *(FEW_TURNS if s.few else self.turns)):
                     command += f"svm-tlb memory /tmp/bytes ./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb) bytes=$(cat /tmp/bytes)\"\n"
         self.guest = guest = Guest(command=command, **self.options)
@@ -212,48 +222,49 @@ class Machine(machine.Machine):
         return ("", *scenario.variants) if self.kernel == SWITCH else ("",)
 
     def per_turn(self, scenario, number, out):
-        """What one of the additional turns cost, from what the guest printed."""
+        """Return the cost of one of the additional turns, from the output of the guest."""
         runs = re.findall(rf"^(\d+) turns, (\d+) TSC cycles per turn\r?\n{number} (vmrun=.*)$", out, re.M)
         if len(runs) != 3:
-            raise GuestError(f"no figures of {scenario.name}:\n{out}")
+            raise GuestError(f"the guest printed no figures of {scenario.name}:\n{out}")
         counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(\d+)", line)) for _, _, line in runs]
         turns = [int(t) for t, _, _ in runs]
         more = turns[2] - turns[1]
         per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
         per_turn["instructions"] = int(runs[2][1])
-        # Unlike the others, the first run also pays for what the kernel keeps for those that follow.  A boot has nothing left in the end.
+        # Ignore the first run: it also allocates memory that the kernel keeps for later runs.  For l2-boot there is no VM left to measure.
         per_turn["bytes"] = min(counts[1]["bytes"], counts[2]["bytes"]) / vms(scenario) if "bytes" in counts[2] else 0
         return per_turn
 
 
 def vms(scenario):
-    """How many VMs there are in the end."""
+    """Return the number of VMs at the end of the workload."""
     options = dict(re.findall(r" -([mi]) (\d+)", scenario.command))
     return int(options.get("m", 1)) + int(options.get("i", 0))
 
 
 def worse(scenario, base, series, noise):
-    """What the series does worse than the base, or than it must, in words."""
+    """Return a message for each count of the series that is worse than on the base, or than the scenario allows."""
     bad = [f"{c} {series[c]:.3f} per turn, must be {n}" for c, n in scenario.must.items() if abs(series[c] - n) > noise]
-    # A full flush makes all vCPUs of all VMs start from nothing: one of these is worth many of one ASID, which show up as walks.
+    # If the base does full flushes, the series may flush more single ASIDs instead: a full flush costs all vCPUs of all VMs their
+    # translations, and flushes of single ASIDs that cost too much show up as walks.
     for c in ("flush_all", "walks") + (() if base["flush_all"] > noise else ("flush_asid",)):
         if series[c] > base[c] + noise:
             bad.append(f"{c} {series[c]:.3f} per turn, {base[c]:.3f} on the base")
     most = scenario.faster or INSTRUCTIONS
     if series["instructions"] > most * base["instructions"]:
-        bad.append(f"{series['instructions']:.0f} instructions per turn, {base['instructions']:.0f} on the base, must be {most:.2f} of these at most")
+        bad.append(f"{series['instructions']:.0f} instructions per turn, {base['instructions']:.0f} on the base, must be at most {most:.2f} times that")
     return bad
 
 
 def worse_than_variants(scenario, got):
-    """The same for the variants that it must not be worse than: in the kernel that they are in, which asks what it is all the time."""
+    """The same for variants that the series must not be worse than; both run in the kernel that contains all variants."""
     for v in scenario.than:
         if v in got and got[SWITCH]["instructions"] > INSTRUCTIONS * got[v]["instructions"]:
             yield f"{got[SWITCH]['instructions']:.0f} instructions per turn, {got[v]['instructions']:.0f} with {v}"
 
 
 def worse_than_scenarios(scenario, figures, noise):
-    """The same for other scenarios, of those that were measured."""
+    """The same for other scenarios of this run."""
     mine, most, like = (figures.get(name, {}).get("series") for name in (scenario.name, scenario.reloads_of, scenario.like))
     if most and mine["reloads"] > most["reloads"] + noise:
         yield f"{mine['reloads']:.3f} groups of VMCB fields reloaded per turn, {most['reloads']:.3f} in {scenario.reloads_of}"
@@ -267,19 +278,19 @@ def read_expected():
 
 
 def unexpected(scenario, got, expected):
-    """Counts that are not those of ci/bench/expected, in words."""
+    """Yield a message for each count that differs from ci/bench/expected."""
     for kernel, f in got.items():
         was = expected.get((scenario.name, kernel))
         if not was:
-            yield f"ci/bench/expected does not have it for {kernel}: run scripts/bench --record"
+            yield f"ci/bench/expected has no counts for {kernel}: run scripts/bench --record"
             continue
         for c in EXACT:
             if abs(f[c] - float(was[c])) > QUICK_NOISE + EXPECTED_NOISE * float(was[c]):
-                yield f"{kernel}: {c} {f[c]:.3f} per turn, {was[c]} in ci/bench/expected; if that's as it should be, run scripts/bench --record"
+                yield f"{kernel}: {c} {f[c]:.3f} per turn, {was[c]} in ci/bench/expected; if the change is intended, run scripts/bench --record"
 
 
 def write_tsv(path, scenarios, machines):
-    """The figures that there are; returns scenario -> kernel -> counter -> per turn."""
+    """Write all figures that were measured; return scenario -> kernel -> counter -> count per turn."""
     figures = {s.name: {kernel: f for m in machines for (name, kernel), f in m.got.items() if name == s.name} for s in scenarios}
     with open(path + ".new", "w", encoding="utf-8") as tsv:
         tsv.write("\t".join(("scenario", "kernel") + COLUMNS) + "\n")
@@ -311,13 +322,13 @@ def main():
     slots = threading.Semaphore(machine.at_once())
     images = {"base": args.base, "series": args.series}
     machines = []
-    # What is slow has a machine of its own.
+    # A slow scenario gets a machine of its own.
     kinds = collections.defaultdict(list)
     for s in todo:
         kinds[s.asids, s.params, s.cpus, s.cpu, s.slow and s.name].append(s)
     for mine in kinds.values():
         machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images.items()]
-        # The series without part contexts.
+        # The part-nested kernel is the series without part contexts.
         with_l2 = [s for s in mine if "nested" in s.command and not s.slow]
         if args.nested and with_l2:
             machines.append(Machine(slots, "part-nested", args.nested, with_l2, turns, qemu))
@@ -326,7 +337,7 @@ def main():
             machines.append(Machine(slots, SWITCH, args.variants, mine, turns, qemu))
 
     def partial():
-        """What there is when it does not get to its end."""
+        """Write what was measured before the run ended early, and return a note about it."""
         if not any(m.got for m in machines):
             return ""
         write_tsv(args.out + "-partial.tsv", todo, machines)
@@ -343,7 +354,7 @@ def main():
     if os.path.exists(args.out + "-partial.tsv"):
         os.remove(args.out + "-partial.tsv")
     page.write(args.out + ".html", todo, figures, CURVES)
-    # Another base has other counts.
+    # The expected counts hold for Debian's base only.
     expected = None if os.environ.get("KDIR") else read_expected() if os.path.exists(EXPECTED) else {}
     print(f"{'per turn of a vCPU':48} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'reloads':>8} {'KiB per VM':>10} {'instructions':>12}")
     for s in todo:
@@ -355,7 +366,7 @@ def main():
         noise = FEW_NOISE if s.few else QUICK_NOISE if args.quick else NOISE
         bad = worse(s, got["base"], got["series"], noise) + list(worse_than_variants(s, got))
         bad += worse_than_scenarios(s, figures, noise)
-        # What is slow is so because a lot is going on.
+        # Slow scenarios have no expected counts, because many threads run in them.
         if expected is not None and not s.slow and not s.few and not args.record:
             bad += unexpected(s, got, expected)
         for b in bad:

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""figures.py: do the tables in docs/cover-letters have the figures of docs/numbers.md?  scripts/bench --record writes both, from one run.
+"""figures.py: check that the tables in docs/cover-letters have the figures of docs/numbers.md; scripts/bench --record writes both.
 
-A table in a cover letter stands below the command that measures it, "  scripts/bench SCENARIO...", up to the next empty line.
+A table in a cover letter begins below the command that measures it, "  scripts/bench SCENARIO...", and ends at the next empty line.
 """
 import glob
 import os
@@ -21,27 +21,27 @@ HEADER = """\
 INTRO = """\
 # What a turn costs, base against series
 
-Written by `scripts/bench --record`, all from one run. `scripts/bench SCENARIO` measures a scenario again. A turn is what the title says: a vCPU that takes its
-turn on a pCPU, or, with an L2, a round trip from L1 to L2 and back.
+Written by `scripts/bench --record`, all from one run. `scripts/bench SCENARIO` measures a scenario again. A turn is one turn of a vCPU on a pCPU or,
+in scenarios with an L2, one round trip from L1 to L2 and back.
 
-- TLB flushes, of one ASID and of all of them, and page walks are exact counts of the TLB model, which keeps each entry until the architecture
-  demands that it goes. Real TLBs are smaller, so the base loses less by flushing.
-- VMCB reloads are groups of VMCB fields that the CPU has to load because KVM does not say that they are clean.
-- Instructions are L0's, by QEMU's icount. x is the share of the base's.
+- TLB flushes, of one ASID and of all of them, and page walks are exact counts of the TLB model, which keeps each entry as long as the
+  architecture allows. Real TLBs are smaller, so the base loses less by flushing.
+- VMCB reloads are groups of VMCB fields that the CPU has to load because KVM does not mark them clean.
+- Instructions are L0's, counted by QEMU's icount. x is their ratio to the base's.
 - `part-nested` is the series up to the end of part nested, without contexts.
-- `switch` is the series in a kernel that can also be the variants below it, which costs some instructions: compare variants with it.
+- `switch` is the series in a kernel that also contains the variants below it, which costs some instructions: compare variants with it.
 - `nested_tlb_max_age` is an hour unless the title says otherwise, so that the counts are the same in each run. The default is 10 ms.
 
 """
 
 
 def count(value, digits):
-    """Less than nothing is noise, and of many only whole ones count."""
+    """Format a count: a negative one is noise and becomes zero, a large one gets no decimals."""
     return f"{max(0, value):.{digits if value < 10000 else 0}f}"
 
 
 def rows(scenario, got):
-    """A scenario's title and figures, a line for each kernel."""
+    """Return a scenario's title and figures, with one line for each kernel."""
     text = scenario.title + "\n"
     for kernel, f in got.items():
         ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
@@ -59,7 +59,7 @@ def scenarios_of(command):
 
 
 def write(scenarios, figures):
-    """docs/numbers.md and the cover letters' tables."""
+    """Write docs/numbers.md and the tables in the cover letters."""
     by_name = {s.name: rows(s, figures[s.name]) for s in scenarios}
     with open(NUMBERS, "w", encoding="utf-8") as f:
         f.write(INTRO + "```\n" + HEADER + "".join(by_name.values()) + "```\n")
@@ -80,7 +80,7 @@ ROWS = re.compile(r"^(\S[^\n]*)\n((?:  [^\n]*\n)+)", re.M)
 
 
 def tables():
-    """Of each table: the cover letter, the scenarios, what is below them."""
+    """Yield the cover letter, the scenarios and the text of each table."""
     for path in sorted(glob.glob(LETTERS)):
         with open(path, encoding="utf-8") as f:
             for command, table in TABLE.findall(f.read()):
@@ -94,7 +94,7 @@ def main():
             with open(NUMBERS, encoding="utf-8") as f:
                 recorded = dict(ROWS.findall(f.read().partition("```\n")[2].removeprefix(HEADER)))
         shown = dict(ROWS.findall(table))
-        bad += [f"{letter}: \"{title}\" is not as in docs/numbers.md" for title, got in shown.items() if recorded.get(title) != got]
+        bad += [f"{letter}: \"{title}\" differs from docs/numbers.md" for title, got in shown.items() if recorded.get(title) != got]
         if len(shown) != len(scenarios):
             bad.append(f"{letter}: the table below scripts/bench {scenarios[0]} has {len(shown)} scenarios of {len(scenarios)}")
     print("".join(b + ": run scripts/bench --record\n" for b in bad), end="")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The figures of ci/bench/bench.py as one HTML page that needs nothing else: curves by gnuplot, and all the numbers."""
+"""Write the figures of ci/bench/bench.py as one self-contained HTML page, with curves by gnuplot and a table of all numbers."""
 import html
 import os
 import subprocess
 
-# Memory references of a page walk in two dimensions, of four levels each, if no paging-structure cache helps.
+# Memory references of a nested page walk, four levels in each dimension, without paging-structure caches.
 REFERENCES = 24
 STYLE = """body { font: 15px/1.45 sans-serif; max-width: 78em; margin: 2em auto; padding: 0 1em; color: #222; background: #fff }
 figure { display: inline-block; margin: 0 1em 1em 0 } figcaption { font-weight: bold } table { border-collapse: collapse }
@@ -16,9 +16,9 @@ COLUMNS = (("flush_asid", "ASID flushes", 3), ("flush_all", "full flushes", 3), 
 
 
 def svg(xlabel, ylabel, lines):
-    """One chart; lines: name -> [(x, y)]."""
+    """Return one chart as SVG; lines maps names to [(x, y)]."""
     xs = sorted({x for points in lines.values() for x, _ in points})
-    # Evenly, as they grow by factors, and zero is one of them.
+    # Space the values evenly: they grow by factors, and one of them is zero.
     place = {x: i for i, x in enumerate(xs)}
     script = ["set terminal svg size 540,300 font 'sans,12' noenhanced", "set grid ytics lc rgb '#dddddd'", "set border 3", "set tics nomirror",
               "set yrange [0:*]", f"set xrange [-0.3:{len(xs) - 0.7}]", "set key outside top right horizontal", f"set xlabel '{xlabel}'", f"set ylabel '{ylabel}'",
@@ -27,7 +27,7 @@ def svg(xlabel, ylabel, lines):
     for points in lines.values():
         script += [f"{place[x]} {y}" for x, y in points] + ["e"]
     done = subprocess.run(["gnuplot"], input="\n".join(script) + "\n", stdout=subprocess.PIPE, check=True, encoding="utf-8")
-    # In a page, it's not a document of its own.
+    # Drop the XML header: the chart becomes part of a page.
     return done.stdout[done.stdout.index("<svg"):]
 
 
@@ -37,7 +37,7 @@ def rows(scenario, got):
         row = "".join(f"<td>{c}</td>" for c in cells)
         for counter, _, digits in COLUMNS:
             base = got["base"][counter]
-            # Two thousandths are a tick.
+            # Ignore differences of up to two thousandths, which a timer tick causes.
             kind = "" if kernel == "base" or abs(f[counter] - base) <= 0.002 * max(base, 10) else " class=less" if f[counter] < base else " class=more"
             row += f"<td{kind}>{f[counter]:.{digits}f}</td>"
         ratio = f["instructions"] / got["base"]["instructions"]
@@ -45,12 +45,12 @@ def rows(scenario, got):
 
 
 def write(path, scenarios, figures, curves):
-    """scenarios: those that were measured; figures: name -> kernel -> counter -> per turn; curves: as in bench.py."""
+    """scenarios: those that were measured; figures: name -> kernel -> counter -> count per turn; curves: as in bench.py."""
     out = ["<!DOCTYPE html><html lang=en><meta charset=utf-8><title>kvm_tlb_tags: base and series</title>", f"<style>{STYLE}</style>",
            "<h1>TLB flushes and page walks, base and series</h1>",
-           "<p>One turn of a vCPU, which for L2s is a round trip from L1 to L2 and back. Counted on an emulated AMD processor whose TLB forgets "
-           "nothing that it need not forget, by QEMU's TLB model and a clock that counts instructions: exact, repeatable, and no seconds. "
-           "The commands are those of <code>scripts/bench</code>.</p>"]
+           "<p>All counts are per turn of a vCPU; for L2s, a turn is a round trip from L1 to L2 and back. They come from QEMU's TLB model, an "
+           "emulated AMD processor whose TLB keeps each entry as long as the architecture allows, and from a clock that counts instructions. "
+           "These are exact event counts, not times. <code>scripts/bench</code> repeats the measurement.</p>"]
     for title, xlabel, counter, names in curves:
         lines = {}
         for x, name in names.items():
@@ -64,9 +64,11 @@ def write(path, scenarios, figures, curves):
     out.append(f"<table><tr>{head}</tr>")
     for s in scenarios:
         out += rows(s, figures[s.name])
-    out.append(f"</table><p>\u00d7 base: instructions, relative to the base. References: what the page walks cost at most, {REFERENCES} memory references "
-               "each (two dimensions of four levels). VMCB reloads: groups of fields that VMRUN had to read again, as they were not clean. Bytes per VM: the kernel's memory, i.e. all but the guest's and the process's own, the process's share of the kernel included. part-nested is the series without part contexts. Other kernels are what the series could do instead (ci/alternatives); "
-               "\u201cswitch\u201d is the kernel that can be any of them.</p></html>")
+    out.append(f"</table><p>\u00d7 base: instructions, relative to the base. References: the most memory references that the page walks can take, {REFERENCES} "
+               "each (two dimensions of four levels). VMCB reloads: groups of fields that VMRUN had to read again because they were not clean. "
+               "Bytes per VM: the kernel's memory for the VM and its process, without the memory of the guest and of the process itself. "
+               "part-nested is the series without part contexts. Other kernels are alternative designs (ci/alternatives); "
+               "\u201cswitch\u201d is the kernel that contains all of them, with none switched on.</p></html>")
     with open(path + ".new", "w", encoding="utf-8") as f:
         f.write("\n".join(out) + "\n")
     os.replace(path + ".new", path)

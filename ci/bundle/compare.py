@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""compare.py FILE FILE...: KTAP files of ci/bundle/run as one table; called by scripts/compare."""
+"""compare.py FILE FILE...: print KTAP files of ci/bundle/run as one table; called by scripts/compare."""
 import os
 import re
 import sys
@@ -11,7 +11,7 @@ LINE = re.compile(r"(ok|not ok) \d+ (.*?)(?: # (SKIP)?(.*))?$")
 
 
 def read(path):
-    """What the machine is, and test -> (outcome, why)."""
+    """Return the lines about the machine, and a map from test to (outcome, reason)."""
     about, got = [], {}
     try:
         with open(path, encoding="utf-8", errors="replace") as f:
@@ -19,7 +19,7 @@ def read(path):
     except OSError as e:
         die(f"{path}: {e.strerror}: name files that ./run of scripts/bundle wrote")
     if not lines or lines[0] != "KTAP version 1":
-        die(f"{path} is no KTAP file: name files that ./run of scripts/bundle wrote")
+        die(f"{path} is not a KTAP file: name files that ./run of scripts/bundle wrote")
     for line in lines[1:]:
         m = LINE.match(line)
         if m:

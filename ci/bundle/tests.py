@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""tests.py SELFTESTS: the list for ci/bundle/run, from ci/tests/selftests.list, as far as the directory SELFTESTS has the programs.
+"""tests.py SELFTESTS: print the list for ci/bundle/run, from the rows of ci/tests/selftests.list and the programs in the directory SELFTESTS.
 
-Lines: program, seconds, parameters of kvm_amd with commas between them or -, arguments; or skip, what is not to be run, a colon, and why.
+A line has a program, seconds, parameters of kvm_amd (separated by commas, or -), and arguments; or "skip", a test, a colon, and the reason.
 """
 import os
 import sys
@@ -13,9 +13,9 @@ from guest import TOP
 
 def why_not(test):
     if test.cpu:
-        return "needs the TLB model, whose processor has another number of ASIDs there"
+        return "needs the TLB model, to set the number of ASIDs"
     if "svm-tlb" in test.command:
-        return "needs the TLB model, which counts"
+        return "needs the counters of the TLB model"
     if "kvm." in test.params:
         return "changes parameters of kvm, which other guests share"
     return None
@@ -26,12 +26,12 @@ def main():
     for t in matrix.read_list(os.path.join(TOP, "ci/tests/selftests.list")):
         program, _, arguments = t.command.partition(" ")
         if program == "env":
-            # A seed is for the rig's programs, which are the same here.
+            # Drop the seed: a line of the list has no place for it.
             seed, program, *rest = arguments.split()
             assert seed.startswith("RIG_SEED="), t
             arguments = " ".join(rest)
         program = program.removeprefix("./")
-        reason = why_not(t) or (None if os.path.exists(os.path.join(sys.argv[1], program)) else "is not among these selftests")
+        reason = why_not(t) or (None if os.path.exists(os.path.join(sys.argv[1], program)) else "these selftests do not include it")
         print(f"skip {t.name}: {reason}" if reason else f"{program} {t.limit} {t.params} {arguments}".rstrip())
 
 

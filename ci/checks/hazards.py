@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """hazards.py: verify that docs/hazards.md and the rest of the project name each other correctly; called by scripts/check.
 
-Each hazard says what prevents it (patches, by subject), what shows that (tests) and what breaks it on purpose (mutants), or why there is
-none.  All these names have to exist, and a hazard has to name a mutant if and only if the mutant's line "Hazard:" names the hazard.
-One line for each mistake; exit status 0: there is none.
+Each hazard lists the patches (by subject) that prevent it, the tests that show it, and the mutants that reintroduce it, or says why there
+are none.  All these names must exist, and a hazard must name a mutant if and only if the "Hazard:" line of the mutant names the hazard.
+Prints one line for each mistake.  Exit status 0: there are no mistakes.
 """
 import glob
 import os
@@ -14,7 +14,7 @@ import sys
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PAGE = "docs/hazards.md"
 FIELDS = {"Patches": "No patch", "Tests": "No test", "Mutants": "No mutant"}
-# What KVM's selftests and KUnit name their cases with.
+# The macros with which KVM's selftests and KUnit define their cases.
 CASE = re.compile(r"^\+\s*(?:KVM_ONE_VCPU_TEST|TEST|TEST_F|TEST_F_TIMEOUT|KUNIT_CASE|KUNIT_CASE_PARAM|KUNIT_CASE_SLOW)\(([^)]*)\)?", re.M)
 FIXTURE = re.compile(r"^\+FIXTURE\((\w+)\)", re.M)
 
@@ -38,7 +38,7 @@ def paths(pattern):
 
 
 def subjects():
-    """Of the kernel patches, without [PATCH] and on one line."""
+    """Subjects of the kernel patches, without [PATCH] and on one line."""
     found = set()
     for path in paths("patches/*.patch"):
         m = re.search(r"^Subject: (?:\[[^]]*\] ?)?(.*(?:\n[ \t].*)*)", read(path), re.M)
@@ -48,7 +48,7 @@ def subjects():
 
 
 def cases():
-    """Program -> its cases, of the patches' selftests (by file) and KUnit suites (by their name)."""
+    """Map each selftest (named by its file) and each KUnit suite that the patches add to its cases."""
     found, fixtures_of = {}, {}
     for path in paths("selftests/*.patch") + paths("patches/*.patch"):
         for part in re.split(r"(?m)^diff --git .*\n", read(path))[1:]:
@@ -62,12 +62,12 @@ def cases():
                     continue
                 name = suite[1]
             mine = found.setdefault(name, set())
-            # A patch may add cases to the program of another one.
+            # A patch may add cases to a program of an earlier patch.
             fixtures = fixtures_of.setdefault(name, set())
             fixtures.update(FIXTURE.findall(part))
             for words in CASE.findall(part):
                 fixture, *case = [w.strip() for w in words.split(",")]
-                # A program of one fixture, or none, has no need of its name.
+                # Leave out the fixture's name if the program has only one fixture.
                 if path.startswith("patches/") or not case:
                     mine.add(fixture)
                 elif len(fixtures) > 1:
@@ -78,7 +78,7 @@ def cases():
 
 
 def programs():
-    """Those of the list that scripts/run uses, which has more than the series' own."""
+    """The programs in the list of scripts/run, which includes selftests that the series does not add."""
     return {os.path.basename(l.split()[0]) for l in read("ci/tests/selftests.list").splitlines() if l.strip() and not l.startswith("#")}
 
 
@@ -87,7 +87,7 @@ def scenarios():
 
 
 def mutants():
-    """Name -> path, the hazards that the mutant says it is for, the programs that have to notice it, and the cases.  The first patch is the switch."""
+    """Map the name of each mutant to its path, its hazards, the programs that must detect it, and the cases.  The first patch is the switch."""
     found = {}
     for path in paths("ci/mutants/*.patch")[1:]:
         header = read(path).partition("\ndiff ")[0]
@@ -95,10 +95,10 @@ def mutants():
         name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
         ids = [i.strip() for i in m[1].split(",")] if m else []
         if not ids or not all(re.fullmatch(r"[HC][1-9]\d*", i) for i in ids):
-            mistake(path, f"does not say which hazard it is for: add a line Hazard: H1, with an identifier of {PAGE}, or several and commas")
+            mistake(path, f"names no hazard: add a line Hazard: H1 with an identifier of {PAGE}, or with several, separated by commas")
             ids = [i for i in ids if re.fullmatch(r"[HC][1-9]\d*", i)]
         tests = re.search(r"^Tests: *(.*)$", header, re.M)
-        # Such as svm_asid_tes[t]@1 or svm_nested_tlb_test*npt=0*@1, which are patterns.
+        # These are patterns, such as svm_asid_tes[t]@1 or svm_nested_tlb_test*npt=0*@1.
         programs_of = {re.split(r"[*?@]", t.replace("[", "").replace("]", ""))[0] for t in (tests[1].split() if tests else ())}
         named = re.search(r"^Cases: *(.*)$", header, re.M)
         found[name] = (path, ids, programs_of, named[1].split() if named else [])
@@ -106,7 +106,7 @@ def mutants():
 
 
 def hazards():
-    """Identifier -> its line, and its fields."""
+    """Map the identifier of each hazard to its line number and its fields."""
     found, fields, name = {}, None, None
     for n, line in enumerate(read(PAGE).splitlines(), 1):
         if line.startswith("#"):
@@ -114,9 +114,9 @@ def hazards():
         if line.startswith("### "):
             m = re.fullmatch(r"### ([HC][1-9]\d*): \S.*", line)
             if not m:
-                mistake(f"{PAGE}:{n}", f'"{line}" is no hazard: write ### H1: what goes wrong')
+                mistake(f"{PAGE}:{n}", f'"{line}" is not a heading of a hazard: write ### H1: what goes wrong')
             elif m[1] in found:
-                mistake(f"{PAGE}:{n}", f"{m[1]} is there twice: give one of them another number")
+                mistake(f"{PAGE}:{n}", f"{m[1]} appears twice: give one of them another number")
             else:
                 fields = {}
                 found[m[1]] = (n, fields)
@@ -125,17 +125,17 @@ def hazards():
         elif line.startswith("- "):
             name, colon, text = line[2:].partition(":")
             if not colon or name not in {"Rule", *FIELDS, *FIELDS.values()}:
-                mistake(f"{PAGE}:{n}", f'"{line[:40]}" is no field of a hazard: use Rule, {", ".join(FIELDS)}, or {", ".join(FIELDS.values())}')
+                mistake(f"{PAGE}:{n}", f'"{line[:40]}" is not a field of a hazard: use Rule, {", ".join(FIELDS)}, or {", ".join(FIELDS.values())}')
                 name = "unknown"
             elif name in fields:
-                mistake(f"{PAGE}:{n}", f"{name} is there twice: make it one field")
+                mistake(f"{PAGE}:{n}", f"{name} appears twice: merge the two fields")
             fields[name] = fields.get(name, "") + " " + text
         elif line.strip():
-            # More of the field above, or, before the first one, what goes wrong.
+            # This line continues the field above, or, before the first field, the description.
             name = name or "prose"
             fields[name] = fields.get(name, "") + " " + line
     if not found:
-        sys.exit(f"hazards: {PAGE} has no hazard: each begins with a line ### H1: what goes wrong")
+        sys.exit(f"hazards: {PAGE} has no hazards: begin each with a line ### H1: what goes wrong")
     return found
 
 
@@ -150,7 +150,7 @@ def check_tests(where, text, known, listed, benched):
         if program == "bench":
             for s in some:
                 if s not in benched:
-                    mistake(where, f"there is no scenario {s} in ci/bench/bench.py: scripts/bench --help says which there are")
+                    mistake(where, f"there is no scenario {s} in ci/bench/bench.py: correct its name")
         elif program not in known and program not in listed:
             mistake(where, f"there is no test {program}: use the name of a program in ci/tests/selftests.list or of a KUnit suite")
         for case in some if program != "bench" else ():
@@ -164,7 +164,7 @@ def main():
     for ident, (n, fields) in entries.items():
         where = f"{PAGE}:{n}: {ident}"
         if not fields.get("prose", "").strip():
-            mistake(where, "does not say what goes wrong: add a paragraph before the first field")
+            mistake(where, "has no description of what goes wrong: add a paragraph before the first field")
         if not fields.get("Rule", "").strip():
             mistake(where, "has no rule: add a line - Rule: what KVM does")
         for some, none in FIELDS.items():
@@ -176,7 +176,7 @@ def main():
                 mistake(where, f'has neither "{some}" nor "{none}" with a reason: add a line - {some}: `NAME`, or - {none}: why')
         for s in names(fields.get("Patches", "")):
             if s not in known_subjects:
-                mistake(where, f'no patch in patches/ has the subject "{s}": write the subject as it is now')
+                mistake(where, f'no patch in patches/ has the subject "{s}": write the current subject of the patch')
         check_tests(where, fields.get("Tests", ""), known, listed, benched)
         for name in names(fields.get("Mutants", "")):
             if name not in broken:
@@ -197,11 +197,11 @@ def main():
         for ident in ids:
             tests = {n.partition(":")[0] for n in names(entries[ident][1].get("Tests", ""))} if ident in entries else programs_of
             for missing in sorted(programs_of - tests):
-                mistake(path, f"has to be noticed by {missing}, which is no test of {ident}: add it there, or correct Tests: or Hazard:")
+                mistake(path, f"must be detected by {missing}, which is not a test of {ident}: add it there, or correct Tests: or Hazard:")
             if ident not in entries:
-                mistake(path, f"is for {ident}, which {PAGE} does not have: correct it, or describe {ident} there")
+                mistake(path, f"names {ident}, which {PAGE} does not have: correct it, or describe {ident} there")
             elif name not in names(entries[ident][1].get("Mutants", "")):
-                mistake(path, f"is for {ident}, which does not name it: add `{name}` to the mutants of {ident} in {PAGE}")
+                mistake(path, f"names {ident}, which does not name this mutant: add `{name}` to the mutants of {ident} in {PAGE}")
     if mistakes:
         sys.exit("\n".join(mistakes))
     print(f"hazards: {len(entries)} hazards, {len(broken)} mutants")

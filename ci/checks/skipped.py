@@ -1,6 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""skipped.py TSV PROGRAMS: each row that was skipped, with its reason; called by ci/checks/part.  Fails if no row of PROGRAMS passed, if there are any."""
+"""skipped.py TSV PROGRAMS: print each row that was skipped, with its reason; called by ci/checks/part.
+
+Exit status 1: PROGRAMS is not empty, and no row of them passed.
+"""
 import csv
 import os
 import sys
@@ -15,7 +18,7 @@ def main():
         if r["outcome"] == "skip":
             print(f"{r['test']} ({r['pcpus']} pCPU): {r['note'] or 'no reason given'}")
     if own and not passed:
-        print(f"FAIL: no test of {', '.join(sorted(own))} passed: all of them were skipped, or have no row for this kernel", file=sys.stderr)
+        print(f"FAIL: no test of {', '.join(sorted(own))} passed: all were skipped, or ci/tests/selftests.list has no row of them for this kernel", file=sys.stderr)
         return 1
     return 0
 

@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Linked into each selftest with the linker's --wrap (ci/build/kernel), so that no
- * verdict depends on the speed of the host, and so that what is random can be
- * repeated.  ci/guest/run-tests keeps /tmp/slow: how much longer everything
- * takes at the moment than on an idle machine.
+ * ci/build/kernel links this into each selftest with the linker's --wrap, so that
+ * no verdict depends on the speed of the host, and so that random numbers can be
+ * repeated.  ci/guest/run-tests writes to /tmp/slow how many times slower than
+ * an idle machine this machine currently is.
  */
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A test case that has a limit of its own gets so many times as long. */
+/* Time limits that a test case sets itself are multiplied by this. */
 #define PATIENCE	2
 
 int __real_poll(struct pollfd *fds, nfds_t nr, int timeout);
@@ -35,9 +35,9 @@ static double slow(void)
 }
 
 /*
- * The test harness waits for a test case with poll().  Its default is 30
- * seconds: then only the limit of the whole program counts, which the rig
- * watches.  Other limits are counted in seconds of an idle machine.
+ * The test harness waits for a test case with poll().  Ignore its default
+ * limit of 30 seconds: the rig watches the limit of the whole program.
+ * Count other limits in seconds of an idle machine.
  */
 int __wrap_poll(struct pollfd *fds, nfds_t nr, int timeout)
 {
@@ -55,13 +55,13 @@ int __wrap_poll(struct pollfd *fds, nfds_t nr, int timeout)
 	return r;
 }
 
-/* Tests use it to end what hangs, after a second or two. */
+/* Tests use alarm() to end after a second or two if they hang. */
 unsigned int __wrap_alarm(unsigned int seconds)
 {
 	return __real_alarm(seconds * 30);
 }
 
-/* Without RIG_SEED, what is random differs from run to run; with the number that is printed, it's repeated. */
+/* Without RIG_SEED, random numbers differ from run to run; set it to the seed that was printed to repeat them. */
 static unsigned int seed_of_rig(unsigned int seed)
 {
 	const char *rig = getenv("RIG_SEED");

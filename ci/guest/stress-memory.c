@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * stress-memory SEED WORKERS: until a line or the end comes from standard input, processes that map, write, protect, move, fork, drop and unmap memory, and check all they read.
+ * stress-memory SEED WORKERS: start processes that map, write, protect, move, fork, drop and unmap memory, and check all that they read,
+ * until standard input has a line or ends.
  *
- * Each page holds 512 words that follow from a key, which is different for each worker, page and write; what was never written
- * is zero.  A page that is read-only or gone must fault.  Prints progress twice a second; at the first word that is wrong says
- * where, what it should be and what it is, and ends with status 1.
+ * Each page holds 512 words that are derived from a key, which is different for each worker, page and write; pages that were never
+ * written are zero.  An access to a page that is read-only or unmapped must fault.  Prints progress twice a second.  At the first wrong
+ * word, prints its address, the expected and the actual value, and exits with status 1.
  */
 #define _GNU_SOURCE
 #include <poll.h>
@@ -103,7 +104,7 @@ static void on_fault(int sig)
 	siglongjmp(faulted, sig);
 }
 
-/* To read a page that is gone, or to write to one that is read-only */
+/* Read a page that is unmapped, or write to one that is read-only; fail if there is no fault. */
 static void must_fault(uint64_t *where, int write)
 {
 	if (!sigsetjmp(faulted, 1)) {
@@ -138,7 +139,7 @@ static void end_unless(int ok, const char *what)
 	}
 }
 
-/* The child writes to copies; its parent must not see that, and the child must see all of it. */
+/* The child writes to its copies of the pages: the parent must not see these writes, and the child must see all of them. */
 static void with_child(struct slot *s, unsigned int first, unsigned int n)
 {
 	pid_t child = fork();

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * stress-move SEED FILE...: once the files are there, move the pages of this level's guests about until SIGTERM; then say how many
- * moved, with status 1 if none was swapped out.
+ * stress-move SEED FILE...: wait until the files exist, then move the pages of this level's guests about until SIGTERM; then print how
+ * many pages moved.  Exit status 1: no page was swapped out.
  *
- * A guest is a process with an anonymous mapping of 100 MB or more.  Pages are swapped out, so that they come back elsewhere and
- * others use their frames meanwhile, are collapsed into huge pages, which splits again what is swapped out next, or compacted.
- * What moved is what /proc/PID/pagemap says: this kernel doesn't count page migrations.  The next step is due when the guest has
- * had some time on a CPU, which is not the same as time where a clock that counts instructions runs ahead while disks work.
+ * Any process with an anonymous mapping of 100 MB or more counts as a guest.  Each step does one of the following: swap pages out, so
+ * that others use their frames and the pages come back elsewhere; collapse pages into huge pages, which a later swap-out splits again; or
+ * compact memory.  Moved pages are counted with /proc/PID/pagemap, because this kernel does not count page migrations.  The next step is
+ * due when the guest has used some CPU time: the clock counts instructions, and runs ahead while the guest waits for disks.
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -123,7 +123,7 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: stress-move SEED FILE...\n");
 		return 2;
 	}
-	/* It takes any large process for a guest, so it is not for a machine that people use. */
+	/* Refuse to run on a real machine, because any large process counts as a guest. */
 	if (access("/sys/firmware/qemu_fw_cfg/by_name/opt/rig", F_OK)) {
 		fprintf(stderr, "stress-move: runs in the rig's guests only\n");
 		return 2;
@@ -162,7 +162,7 @@ int main(int argc, char **argv)
 				some |= !!(before[i] & PRESENT);
 		}
 		range.iov_base = (void *)addr;
-		/* What is swapped out is rather not a whole huge page, so that it has to be split. */
+		/* Swap out less than a whole huge page if possible, so that the kernel has to split it. */
 		if (op == OUT) {
 			range.iov_len = (1 + random() % RANGE) * PAGE;
 			range.iov_base = (void *)(addr + random() % (RANGE - range.iov_len / PAGE + 1) * PAGE);
@@ -186,6 +186,6 @@ int main(int argc, char **argv)
 	printf("moved pages in %u steps:", steps);
 	for (int op = 0; op < OPS; op++)
 		printf(" %llu %s%s", (unsigned long long)moved[op], names[op], op + 1 < OPS ? "," : "\n");
-	/* Whether there is anything to collapse or to compact is up to chance. */
+	/* Ignore the other counts: whether any pages can be collapsed or compacted is a matter of chance. */
 	return !moved[OUT];
 }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * svm-tlb: the counters of L0's TLB model, summed over all processors, as name=value in one line; nothing without the model.
+ * svm-tlb: print the counters of L0's TLB model, summed over all processors, as name=value in one line; print nothing without the model.
  *
- * svm-tlb asids N COMMAND...: run COMMAND, and fail if its VMRUNs were not with exactly N different ASIDs, all processors taken
- * together.  Exit status 4, i.e. skipped, without the model.
+ * svm-tlb asids N COMMAND...: run COMMAND, and fail if its VMRUNs on all processors did not use exactly N different ASIDs.  Exit
+ * status 4 (skipped) without the model.
  *
- * svm-tlb flushes MIN MAX COMMAND...: run COMMAND, and fail if L0's processors flushed an ASID, or all of them, fewer than MIN or more
- * than MAX times while it ran.  Exit status 4 without the model.
+ * svm-tlb flushes MIN MAX COMMAND...: run COMMAND, and fail if L0's processors flushed one or all ASIDs fewer than MIN or more than MAX
+ * times while it ran.  Exit status 4 (skipped) without the model.
  *
- * svm-tlb cputime FILE COMMAND...: run COMMAND, and write to FILE how many nanoseconds of CPU time it and its children took.  The
- * kernel accounts for these when it switches between threads, while idle time may be what a tick finds.
+ * svm-tlb cputime FILE COMMAND...: run COMMAND, and write the CPU time of COMMAND and its children, in nanoseconds, to FILE.  This time
+ * is exact because the kernel accounts for it when it switches between threads.
  *
- * svm-tlb memory FILE COMMAND...: run COMMAND, and write to FILE how many bytes more than before the kernel used when COMMAND was
- * about to exit, with its files still open: all memory that is neither free nor user space's.
+ * svm-tlb memory FILE COMMAND...: run COMMAND, and write to FILE by how many bytes the kernel's memory had grown when COMMAND was about
+ * to exit, with its files still open.  The kernel's memory is all memory that is neither free nor used by user space.
  *
  * The MSRs are those of ci/qemu's "Model the TLB that SVM guests see": the first one reads as the number of counters that
  * follow it, in the order of SVM_TLB_COUNTERS.
@@ -99,7 +99,7 @@ static int cputime(const char *path, char **command)
 	return !!fclose(f);
 }
 
-/* The sum of what NAME is followed by in the lines of a file. */
+/* The sum of the numbers after NAME in the lines of a file. */
 static long sum_of(const char *path, const char *name)
 {
 	char line[256], word[64];
@@ -115,10 +115,10 @@ static long sum_of(const char *path, const char *name)
 	return sum;
 }
 
-/* In bytes.  A processor's lists of free pages ("count:") are not among what's free. */
+/* In bytes.  nr_free_pages does not include the free pages in the lists of each processor ("count:"). */
 static long kernel_memory(void)
 {
-	/* What processors have counted for themselves; with the pages of whom the kernel has freed in the background. */
+	/* Wait for memory that the kernel frees in the background, then fold the counters of each processor into the totals. */
 	sleep(1);
 	sum_of("/proc/sys/vm/stat_refresh", "");
 

@@ -14,8 +14,8 @@ BUILD = os.path.join(TOP, "build")
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
 
-# What L0's processor is; ci/qemu/model has the patches.  "on": each translation is kept until the architecture demands that it goes,
-# each VMCB field until its clean bit is cleared.  "strict": at each VMRUN, all that is kept is compared with the nested tables.
+# L0's processor for each model; the patches are in ci/qemu/model.  "on": keep translations as long as the architecture allows, and VMCB
+# fields until their clean bits are cleared.  "strict": also compare all cached translations with the nested page tables at each VMRUN.
 MODELS = {"off": "max,+svm,+npt"}
 MODELS["on"] = MODELS["off"] + ",x-svm-tlb=on,x-svm-clean=on,x-svm-asids=64"
 MODELS["strict"] = MODELS["on"] + ",x-svm-tlb-oracle=2"
@@ -25,7 +25,7 @@ CONSOLE_LINES = 25
 
 
 class GuestError(Exception):
-    """The machine ended, or had to be ended, without an exit status of its command."""
+    """The machine ended, or had to be stopped, without an exit status of its command."""
 
 
 def die(text):
@@ -33,28 +33,28 @@ def die(text):
 
 
 def say_where(*command):
-    """A path printed by one of the scripts in ci/build, which know where products are."""
+    """Return the path that a script in ci/build prints, such as the directory of QEMU."""
     out = subprocess.run([os.path.join(TOP, "ci/build", command[0]), *command[1:]], stdout=subprocess.PIPE, check=False)
     if out.returncode:
         raise SystemExit(out.returncode)
     return out.stdout.decode().splitlines()[-1]
 
 
-# One instruction is one nanosecond of the guest's clocks, and one cycle of its TSC, and nothing else passes any.
+# Each instruction advances the guest's clocks by one nanosecond, and its TSC by one cycle; nothing else advances them.
 ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 
 
 def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None):
-    """QEMU's arguments for one level; the same machine for both but for the accelerator and the CPU.  disks: from /dev/vdb on.
+    """Return QEMU's arguments for one level; the levels differ in accelerator and CPU only.  disks: they become /dev/vdb, /dev/vdc, ...
     share: the file system for /share."""
     accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else \
         (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(memory or MEMORY[level]), "-smp", str(cpus),
         "-kernel", kernel, "-append",
-        # tsc=reliable: two emulated CPUs that check each other's clock can keep an L1 busy for minutes.
+        # tsc=reliable: without it, two emulated CPUs that compare their clocks can keep an L1 busy for minutes.
         "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check tsc=reliable" +
-        # What the kernel does not know becomes a variable of init.
+        # The kernel passes parameters that it does not know to init as environment variables.
         (f" share=/dev/vd{'bcdefg'[len(disks)]}" if share else ""),
         "-drive", f"file={image},format=raw,if=virtio,readonly=on",
         "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
@@ -82,19 +82,21 @@ echo '{modules}' >/tmp/{name}.modules
 
 
 def below(level, name, command, console, memory, disks=(), prefix=""):
-    """Shell text that boots a guest of this level in the one above it, and ends with its exit status; see ci/guest/vm."""
+    """Return shell text that boots a guest of this level from its parent level, and ends with its exit status; see ci/guest/vm."""
     args = machine(level, 1, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage", console,
                    f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks)
     return BELOW.format(level=level, name=name, command=command, modules="kvm_amd" if level == 1 else "", prefix=prefix, qemu=shlex.join(args))
 
 
 class Guest:
-    """One L0, and an L1 in it if level is 1.  cpus: L0's, and L1's after a slash if it isn't one, as for -smp.
-    image: what ci/build/image made.  modules: lines for modprobe, of the level CMD runs in.
-    model: of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
-    disks: megabytes of empty ones, and ports: how many serial ports, for the consoles of the guests that CMD starts; of L0 alone.
-    stdin: where CMD's input comes from if it's not interactive.  share: a directory whose files the guest finds in /share.
-    qemu_args: more arguments of L0's QEMU."""
+    """One L0, and an L1 in it if level is 1, that runs a command.
+
+    image: a directory that ci/build/image made.  cpus: the number for L0 and, after a slash, for L1 (default 1).
+    modules: arguments of modprobe, one string per module, in the level in which the command runs.
+    model: a key of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
+    disks: sizes of L0's empty disks in megabytes.  ports: number of serial ports of L0, for the consoles of guests that the command starts.
+    stdin: the command's input if it is not interactive.  share: a directory whose files the guest finds in /share.
+    qemu_args: more arguments for L0's QEMU."""
 
     def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
                  model="on", cpu="", icount=False, disks=(), ports=0,
@@ -109,8 +111,8 @@ class Guest:
                            stdout=subprocess.DEVNULL)
         own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
         if level == 1:
-            # L1 has one CPU: with two, an L1 on TCG hangs while booting, now and then with MTTCG, always without.
-            # Its console is L0's second serial port, so that it can be read whatever becomes of L0.
+            # L1 has one CPU: with two, an L1 on TCG hangs while booting, sometimes with MTTCG and always without it.
+            # Its console is L0's second serial port, so that it can be read even if L0 dies.
             l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
                          "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off", share="/dev/vdb" if share else None)
             blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": "kvm_amd\n",
@@ -153,7 +155,10 @@ class Guest:
             self.qemu.wait()
 
     def result(self, timed_out=None):
-        """The command's exit status, once QEMU has ended; GuestError with the console's last lines if there is none.  Limits: the clock's seconds."""
+        """Return the command's exit status after QEMU has ended; if there is none, raise GuestError with the last lines of the consoles.
+
+        timed_out: the limit, in seconds of the clock, after which the guest was stopped.
+        """
         try:
             with open(self.status, encoding="utf-8") as f:
                 word, _, value = f.read().strip().partition(" ")
@@ -165,7 +170,7 @@ class Guest:
         raise GuestError(f"L{self.level}: {why}; end of the console{'s' if self.level else ''}:\n" + self.last_lines())
 
     def counters(self):
-        """The TLB model's counters once QEMU has ended, summed over processors and ASIDs; empty without the model."""
+        """Return the TLB model's counters after QEMU has ended, summed over processors and ASIDs; empty without the model."""
         total = {}
         try:
             with open(self.dump, encoding="ascii") as f:

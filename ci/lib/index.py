@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""index.py RESULTS ABOUT PART...: write RESULTS/index.html, with what became of each part, and links; called by scripts/test.
+"""index.py RESULTS ABOUT PART...: write RESULTS/index.html, with the result of each part and links; called by scripts/test.
 
-ABOUT: lines about what was tested.  PART: NAME=FILE as for tap.py --join, in the order in which they ran.
+ABOUT: lines that name the tested versions.  PART: NAME=FILE as for tap.py --join, in the order in which the parts ran.
 """
 import html
 import os
@@ -15,8 +15,8 @@ STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; 
 table { border-collapse: collapse } td, th { padding: .2em 1em .2em 0; text-align: left; border-bottom: 1px solid #ddd }
 td.n { text-align: right } .bad { color: #b00 } .good { color: #070 } pre { background: #f6f6f6; padding: .5em; overflow: auto }"""
 NAMES = ("passed", "failed", "skipped", "too slow")
-OTHERS = {"bench.html": "what a turn costs, as curves and a table", "run/selftests.tsv": "the table of selftests", "test.ktap": "all results, KTAP",
-          "junit.xml": "all results, JUnit"}
+OTHERS = {"bench.html": "costs of a turn, as curves and a table", "run/selftests.tsv": "table of the selftests", "test.ktap": "all results as KTAP",
+          "junit.xml": "all results as JUnit"}
 
 
 def link(results, path, text):
@@ -32,7 +32,7 @@ def main():
         if path and path != "!":
             with open(path, encoding="utf-8", errors="replace") as f:
                 lines = f.read().splitlines()
-            # The messages stand before the result of a case.
+            # Indent the lines, so that failed_ktap() takes them as subtests.
             counts, failed = tap.count(lines), tap.failed_ktap(["  " + l for l in lines])
         total = [a + b for a, b in zip(total, counts)]
         bad = counts[1] + counts[3]

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # shellcheck shell=bash
-# Sourced by ci/build/kernel and ci/checks: how the rig configures and runs make, in one place.
+# Sourced by ci/build and ci/checks: configure a kernel and run make.
 src=$BUILD/src
 
-# kmake OBJ ARG...: W=1 always, so that every build is the one that reviewers' robots make, and no build is made twice.  But kernel-doc,
-# and sparse with C=1, look at the files in KVM_CHANGED only: each takes as long as compiling a file, and the compiler's cache doesn't help.
+# kmake OBJ ARG...: run make, always with W=1, so that our build is the one the 0-day bot does, and no file is compiled twice.  kernel-doc,
+# and sparse with C=1, check only the files in KVM_CHANGED: each takes as long as compiling a file, and ccache does not help.
 kmake() {
 	local obj=$1
 	# shellcheck disable=SC2016 # for make
@@ -17,13 +17,13 @@ kmake() {
 		KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=rig KBUILD_BUILD_HOST=rig KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"
 }
 
-# kernel_files COMMIT: what a kernel is built from, as ids: all but the selftests.
+# kernel_files COMMIT: print the ids of all files from which a kernel is built, which excludes the selftests.
 kernel_files() {
 	git -C "$src" ls-tree "$1" | grep -v "$(printf '\t')tools\$"
 	git -C "$src" ls-tree "$1:tools" | grep -v "$(printf '\t')testing\$"
 }
 
-# series_fragment COMMIT: what ci/config/series.config says about the symbols that the tree has.
+# series_fragment COMMIT: print the lines of ci/config/series.config whose symbols exist in the tree.
 series_fragment() {
 	local line symbol kconfig
 	kconfig=$(git -C "$src" show "$1:arch/x86/kvm/Kconfig")
@@ -34,7 +34,8 @@ series_fragment() {
 	done <"$TOP/ci/config/series.config"
 }
 
-# kconfigure OBJ FRAGMENT...: tinyconfig and the fragments, if they or what Kconfig reads changed; fails if Kconfig drops a line of them.
+# kconfigure OBJ FRAGMENT...: configure OBJ with tinyconfig and the fragments, if these or the Kconfig files changed; fail if Kconfig drops
+# a line of a fragment.
 kconfigure() {
 	local obj=$1 asked
 	shift
@@ -51,7 +52,7 @@ kconfigure() {
 		mv "$obj/.fragments.new" "$obj/.fragments"
 	fi
 	kmake "$obj" olddefconfig
-	# A line that Kconfig dropped in silence would change what is tested.  A fragment may override one before it.
+	# Kconfig drops lines silently, and then the tests would run on another configuration.  A fragment may override an earlier one.
 	cat "$@" | sed -n 's/^# \(CONFIG_[A-Z0-9_]*\) is not set$/\1=n/p; /^CONFIG_[A-Z0-9_]*=/p' |
 		awk -F= '{ want[$1] = $0 } END { for (c in want) print want[c] }' | while read -r line; do
 		case $line in
@@ -59,7 +60,7 @@ kconfigure() {
 		*) grep -qxF "$line" "$obj/.config" || echo "not in the configuration: $line" ;;
 		esac
 	done >"$obj/.dropped"
-	# Somebody's tree may be of another time.
-	[ ! -s "$obj/.dropped" ] || { cat "$obj/.dropped"; [ -n "${KVM_TLB_ANY_CONFIG-}" ] || die "ci/config asks for what this kernel does not offer"; }
+	# The tree of --tree may have other options, so only list them.
+	[ ! -s "$obj/.dropped" ] || { cat "$obj/.dropped"; [ -n "${KVM_TLB_ANY_CONFIG-}" ] || die "this kernel does not have the options above: correct ci/config"; }
 	echo "$asked" >"$obj/.asked"
 }

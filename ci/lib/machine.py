@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Emulated machines, several at a time: how many this host can take, their threads, and what is printed while they run."""
+"""Run several emulated machines at a time: how many the host can run, their threads, and progress messages."""
 import os
 import signal
 import sys
@@ -8,7 +8,7 @@ import time
 
 from guest import MEMORY, die
 
-# Megabytes.  What QEMU takes besides L0's memory.
+# Megabytes that QEMU needs in addition to L0's memory.
 OVERHEAD = 512
 
 
@@ -21,7 +21,7 @@ def read(path):
 
 
 def cgroups(root):
-    """The directories of this process's cgroup (version 2) and of those above it."""
+    """Yield the directories of this process's cgroup (version 2) and of its ancestors."""
     path = next((l[3:] for l in read(root + "/proc/self/cgroup").splitlines() if l.startswith("0::")), "/")
     while True:
         yield root + "/sys/fs/cgroup" + path.rstrip("/")
@@ -31,8 +31,8 @@ def cgroups(root):
 
 
 def at_once(cpus=None, root=""):
-    """How many machines run at a time: one per processor that this process may use, its cgroups' quota taken into account, and as many as there
-    is memory for.  root: of another /proc and /sys, for tests."""
+    """Return how many machines may run at a time: one per processor that this process may use, within the CPU and memory limits of its
+    cgroups and the available memory.  root: a directory with another /proc and /sys, for tests."""
     cpus = float(cpus or len(os.sched_getaffinity(0)))
     memory = next((int(l.split()[1]) / 1024 for l in read(root + "/proc/meminfo").splitlines() if l.startswith("MemAvailable:")), None)
     for directory in cgroups(root):
@@ -44,13 +44,13 @@ def at_once(cpus=None, root=""):
             memory = min(memory, (int(limit) - int(used)) / 2**20)
     each = MEMORY[0] + OVERHEAD
     if memory is not None and memory < each:
-        die(f"{memory:.0f} MB of memory are available, and a machine takes {each}: free some")
+        die(f"{memory:.0f} MB of memory are available, and a machine needs {each} MB: free some memory")
     return max(1, int(min(cpus, cpus if memory is None else memory / each)))
 
 
 class Machine(threading.Thread):
-    """A machine, or several of them one after the other; work() is its thread, and what work() raises stands in error."""
-    # Boots that did not come up and were tried again, of all machines: nested guests on TCG hang at boot now and then, on any kernel.
+    """The thread of one machine, or of several that run one after the other.  It runs work(), and stores an exception of work() in error."""
+    # The number of boots of all machines that hung and were retried: nested guests on TCG sometimes hang at boot, on any kernel.
     hung = 0
 
     def __init__(self, label, slots=None):
@@ -70,22 +70,22 @@ class Machine(threading.Thread):
 
     def did_not_come_up(self, why):
         Machine.hung += 1
-        print(f"{self.label}: did not come up, booting it again: {why}", flush=True)
+        print(f"{self.label}: did not boot, so it is booted once more: {why}", flush=True)
 
 
 def hung():
-    """For the last line of a report."""
-    return f", {Machine.hung} boot{'s' * (Machine.hung > 1)} hung and had to be tried again" if Machine.hung else ""
+    """Return text about hung boots for the last line of a report."""
+    return f", {Machine.hung} boot{'s' * (Machine.hung > 1)} hung and had to be retried" if Machine.hung else ""
 
 
 def run_all(machines, progress, interrupted, every=60):
-    """Run them all; print progress() every so many seconds, on a terminal every five; interrupted(): what is printed after a signal."""
+    """Run all machines.  Print progress() every `every` seconds, or every five on a terminal.  After a signal, print interrupted() and die of it."""
     def stop(signum, _frame):
         for m in machines:
             if m.guest:
                 m.guest.close()
         print(f"{interrupted()}; rerun to start again", flush=True)
-        # As with ci/lib/step.py, the shell above must not go on.
+        # Die of the signal, so that the calling shell does not continue; see ci/lib/step.py.
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 

@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""step.py [-v] LOGDIR LABEL CMD...: run CMD with its output in a log and say how long it takes.
+"""step.py [-v] LOGDIR LABEL CMD...: run CMD with its output in a log, and print how long it takes.
 
-One line when it is done, a line every minute while it is not, the last 20 lines of the log if it fails.
-CMD and all that it starts end when this process or its parent does.  Exit status: CMD's.
+Prints one line at the end, a line every minute before that, and the last 20 relevant lines of the log if CMD fails.
+CMD and all processes that it starts end when this process or its parent ends.  Exit status: that of CMD.
 """
 import ctypes
 import os
@@ -22,7 +22,7 @@ def say(text):
 
 
 def last_lines(path, n):
-    """The lines of a log that say what failed: those of tests that did, with the indented ones below them, or the n around an error, or the last n."""
+    """Return the lines of a log about a failure: those of failed tests with the indented ones below them, or n around an error, or the last n."""
     with open(path, "rb") as f:
         f.seek(0, os.SEEK_END)
         f.seek(max(0, f.tell() - (1 << 20)))
@@ -35,7 +35,7 @@ def last_lines(path, n):
     if tests:
         return tests[:3 * n]
     lines = lines[-200:]
-    # A parallel make goes on for a while after the error: show the error if it can be told.
+    # A parallel make continues for a while after an error: show the lines around the error if there is one.
     errors = [i for i, l in enumerate(lines) if re.search(r"\berror\b|Error \d|FAILED|fatal:", l)]
     if errors and errors[0] < len(lines) - n:
         return lines[max(0, errors[0] - n // 2):][:n]
@@ -43,14 +43,14 @@ def last_lines(path, n):
 
 
 def guard(group):
-    """A process that ends the group when this one is gone without a word: after SIGKILL there is nobody else to do it."""
+    """Start a process that kills the group if this process dies without writing to the returned pipe, for example of SIGKILL."""
     ours, told = os.pipe()
     if os.fork():
         os.close(ours)
         return told
     os.setsid()
     os.close(told)
-    # Who waits for the end of our output must not wait for the guard.
+    # Close these, so that readers of our output do not wait for the guard.
     for fd in range(3):
         os.close(fd)
     if not os.read(ours, 1):
@@ -74,7 +74,7 @@ def main():
     os.makedirs(logdir, exist_ok=True)
     log = os.path.join(logdir, re.sub(r"[^A-Za-z0-9.+-]+", "-", label).strip("-") + ".log")
     start = time.monotonic()
-    # A signal waits until there is somebody to handle it.
+    # Block signals until their handlers are installed.
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
 
@@ -83,7 +83,7 @@ def main():
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
     with open(log, "wb") as out:
-        # A process group of its own, so that everything below CMD can be ended at once.
+        # Give CMD its own process group, so that all of its processes can be killed at once.
         try:
             child = subprocess.Popen(cmd, stdin=subprocess.DEVNULL, stdout=None if verbose else out,
                                      stderr=subprocess.STDOUT if not verbose else None, start_new_session=True,
@@ -101,8 +101,8 @@ def main():
         except ProcessLookupError:
             pass
         os.write(told_guard, b"x")
-        say(f"{label}: interrupted after {time.monotonic() - start:.0f} s; rerun to go on")
-        # A shell goes on after a child that exits, but not after one that dies of the Ctrl-C that the shell saw as well.
+        say(f"{label}: interrupted after {time.monotonic() - start:.0f} s; rerun to continue")
+        # Die of the signal: a shell that has seen the same Ctrl-C then stops, but it continues after a child that exits.
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
 
@@ -134,7 +134,7 @@ def main():
     if not verbose:
         for line in last_lines(log, 20):
             say("    " + line)
-    # What CMD left running would hold locks and files.
+    # Kill processes that CMD left running, because they hold locks and files.
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:

@@ -1,36 +1,38 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""KTAP: what failed in what others wrote, case by case, and how the results of this project are written.
+"""Read failures from KTAP and from the output of selftests, and write the results of this project as KTAP.
 
-tap.py FILE: print what failed in a KTAP file, each with its messages.  tap.py --count FILE: passed, failed, skipped, too slow, as four numbers.
-tap.py --join OUT NAME=FILE...: the files as one, each as a test with subtests; a NAME without FILE is one test that passed, NAME=! one that failed.
-tap.py --write OUT: results from the standard input, a line each: pass, fail, skip or slow, a tab, the name, and, after a tab, why.
+tap.py FILE: print each failed case in a KTAP file with its messages.
+tap.py --count FILE: print the numbers of passed, failed, skipped and too slow tests.
+tap.py --join OUT NAME=FILE...: join the files, each as a test with subtests; NAME without FILE is a test that passed, NAME=! one that failed.
+tap.py --write OUT: write results from standard input, one a line: pass, fail, skip or slow, a tab, the name, and, after a tab, the reason.
 """
 import os
 import re
 import sys
 
-# What a selftest prints besides the reason.
+# Lines that a selftest prints besides the reason of a failure.
 NOISE = re.compile(r"\s*(pid=\d+ tid=\d+ .*|\d+\t0x.*|\?\? .*|.*addr2line.*|\(stack trace empty\)|Random seed: .*|RIG_SEED=.*|(K?TAP) version \d+|\d+\.\.\d+|"
                    r"# Starting \d+ tests.*|# \S+: Test (failed|terminated by assertion)|# Totals: .*|(not )?ok \d+ .*|# (FAILED|PASSED): .*)?\s*")
 ASSERT = "==== Test Assertion Failure ===="
 
 
 def message(said):
-    """The lines that say why: the first assertion that failed, as the guest or the program reports it, or else the last lines."""
+    """Return the lines with the reason: the first failed assertion, of the guest or the program, or else the last lines."""
     first = next((i for i, l in enumerate(said) if ASSERT in l), None)
     lines = [l.strip() for l in said[first or 0:] if ASSERT not in l and not NOISE.fullmatch(l)]
     return lines[:12] if first is not None else lines[-8:]
 
 
 def failed_cases(lines):
-    """(case, lines of its message) of each that failed, or did not end, in a selftest's output; without cases, the program is one, ""."""
+    """Return (case, lines of its message) for each case in a selftest's output that failed or did not end.  If there is none, return the whole
+    program as a case named ""."""
     failed, case, said = [], "", []
     for line in lines:
         begin = re.match(r"#\s+RUN\s+(\S+) \.\.\.", line)
         end = re.match(r"#\s+(OK|FAIL)\s+(\S+)\s*$", line)
         if begin:
-            # What a program says before its first case is no case's.
+            # Drop the output before the first case.
             case, said = begin[1], []
         elif end and end[2] == case:
             if end[1] == "FAIL":
@@ -44,7 +46,7 @@ def failed_cases(lines):
 
 
 def failed_ktap(lines):
-    """The same for KTAP with subtests, as KUnit writes it: a case's messages are the comments before its result."""
+    """The same for KTAP with subtests, as KUnit writes it: the messages of a case are the comments before its result."""
     failed, said = [], []
     for line in lines:
         m = re.match(r"(\s*)(not )?ok \d+ (?:- )?(\S+)", line)
@@ -60,7 +62,7 @@ def failed_ktap(lines):
 
 
 def write(path, results):
-    """results: (name, outcome, lines that say why), where outcome is pass, fail, skip, or slow, i.e. passed, but not within its limit."""
+    """results: (name, outcome, lines with the reason); outcome is pass, fail, skip, or slow (it passed, but not within its limit)."""
     text = f"KTAP version 1\n1..{len(results)}\n"
     for n, (name, outcome, why) in enumerate(results, 1):
         why = [l for line in why for l in str(line).splitlines()]
@@ -75,7 +77,7 @@ def write(path, results):
 
 
 def count(lines):
-    """Passed, failed, skipped, too slow: of all results that have no subtests."""
+    """Return the numbers of passed, failed, skipped and too slow results, without those that have subtests."""
     outcomes, deeper = [0, 0, 0, 0], False
     for line in lines:
         m = re.match(r"(\s*)(not )?ok \d+ ", line)
@@ -103,7 +105,7 @@ def join(out, parts):
 
 
 def one_line(failed, most=300):
-    """What failed, for a note: the first case with its message, and the names of the others."""
+    """Return the first failed case with its message and the names of the other ones, as one line."""
     case, said = failed[0]
     text = (f"{case}: " if case else "") + ": ".join(said)
     others = [c for c, _ in failed[1:]]

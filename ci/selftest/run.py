@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""run.py [PATTERN...]: bad input to the verbs; called by scripts/test.
+"""run.py [PATTERN...]: test the commands with bad input and interruptions; called by scripts/test.
 
-Each bad input must give one line that says what to do, a status other than 0, nothing half-made and nothing lost.  Most tests
-run the verbs of a copy of this project, on a kernel of a few files with a series of its own; only the boots need products of
-scripts/build.  One line per test, the results in build/results/verbs.ktap, status 0 if no test failed.
+After bad input, a command must print one line that says what to do, exit with a status other than 0, leave nothing half-made, and lose
+nothing.  Most tests run the commands of a copy of this project, on a kernel of a few files with a series of its own; only the boots need
+products of scripts/build.  Prints one line per test, and writes build/results/verbs.ktap.  Exit status 0: no test failed.
 """
 import fnmatch
 import glob
@@ -19,14 +19,14 @@ import unittest
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.dont_write_bytecode = True
 sys.path += [os.path.join(HERE, "..", d) for d in ("lib", "tests", "bench", "series")]
-# ci/tests/mutants.py takes it from ci/lib/common.sh.
+# ci/tests/mutants.py needs this variable, which ci/lib/common.sh sets.
 os.environ.setdefault("CACHE", "")
 import tap      # pylint: disable=wrong-import-position
 from world import TOP, World, end_ours, make_world    # pylint: disable=wrong-import-position
 
 
 class Lines(unittest.TestResult):
-    """One line per test, and below a failure why it is one."""
+    """Print one line per test, and the reason below a failure."""
 
     def __init__(self):
         super().__init__()
@@ -54,7 +54,7 @@ class Lines(unittest.TestResult):
 
     def bad(self, test, text):
         if self.why is None:
-            # The set-up of a class.
+            # The failure is in the set-up of a class.
             self.line(str(test), [text])
         else:
             self.why.append(text)
@@ -74,7 +74,7 @@ class Lines(unittest.TestResult):
 
 
 def chosen(patterns):
-    """All tests of test_*.py, file by file, or those called Class, Class.test or like a pattern."""
+    """Yield all tests of test_*.py, file by file, or those whose Class or Class.test matches a pattern."""
     for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
         module = importlib.import_module(os.path.basename(path).removesuffix(".py"))
         for cls in vars(module).values():
@@ -87,13 +87,13 @@ def chosen(patterns):
 
 
 def main():
-    # unittest takes any other exception for the failure of one test, and goes on.  Who was started in the background
-    # ignores SIGINT, and so would the verbs that are tested.
+    # Raise KeyboardInterrupt: unittest treats any other exception as the failure of one test, and continues.  This also restores SIGINT,
+    # which a process in the background ignores, and so would the commands that it starts.
     for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(s, signal.default_int_handler)
     tests = unittest.TestSuite(chosen(sys.argv[1:]))
     if not tests.countTestCases():
-        raise SystemExit(f"run.py: no test is called {' '.join(sys.argv[1:])}")
+        raise SystemExit(f"run.py: no test matches {' '.join(sys.argv[1:])}: name a class or a test of ci/selftest")
     start, lines = time.monotonic(), Lines()
     try:
         make_world()

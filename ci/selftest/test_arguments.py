@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Arguments, what has to be installed or built first, and the lock."""
+"""Tests of arguments, of missing packages and builds, and of the lock."""
 import fcntl
 import hashlib
 import os
@@ -54,7 +54,7 @@ class Arguments(VerbTest):
                 done = self.verb(verb, *args)
                 self.assert_refuses(done, verb)
                 self.assertEqual(done.out, "")
-                # The line says which argument it is about, if there is one.
+                # The message must contain one of the arguments, or point to --help.
                 if args:
                     self.assertRegex(done.err, "|".join(re.escape(a) for a in args) + "|--help")
 
@@ -80,19 +80,19 @@ class Setup(VerbTest):
     def test_no_network(self):
         cache = os.path.join(self.dir, "empty")
         os.mkdir(cache)
-        # apt would wait between its attempts.
+        # Do not let apt wait between its attempts.
         write(os.path.join(self.dir, "apt.conf"), 'Acquire::Retries::Delay "false";\n')
         with self.unchanged():
             done = self.verb("setup", KVM_TLB_CACHE=cache, APT_CONFIG=os.path.join(self.dir, "apt.conf"))
         self.assert_refuses(done, "setup", "cannot reach the Debian mirror", "KVM_TLB_MIRROR")
         self.assertFalse(os.path.exists(os.path.join(cache, "linux.git")))
-        # Nothing that a later run could take for a product.
+        # There must be no file that a later run could mistake for a product.
         halves = [f for f in digest(cache) if re.search(r"import\.|\.new|\.deb$|\.tar|get\.", f)]
         self.assertEqual(halves, [])
         self.assertEqual(os.listdir(os.path.join(cache, "tools")), [])
 
     def archive(self, **broken):
-        """A mirror with the two files that are pinned; apt fetches from it without a network.  The tools are there already."""
+        """Make a mirror with the two pinned files, from which apt fetches without a network, and a cache that has the tools already."""
         mirror, cache = os.path.join(self.dir, "mirror"), os.path.join(self.dir, "new")
         os.makedirs(cache)
         os.symlink(os.path.join(World.real_cache, "tools"), os.path.join(cache, "tools"))
@@ -108,7 +108,7 @@ class Setup(VerbTest):
 
     def test_what_is_pinned_is_fetched(self):
         cache = self.archive()
-        # The base is no package, so it is the second file, which is fetched first, that this is about.
+        # The base here is not a valid package, so setup fails after it has fetched QEMU, which this test checks.
         self.assertNotEqual(self.verb("setup").status, 0)
         version = re.search("(?m)^version=(.*)", read(self.path("ci/inputs/qemu")))[1]
         self.assertEqual(read(os.path.join(cache, "qemu", version + ".tar.xz")), "a tarball")
@@ -183,7 +183,7 @@ class Setup(VerbTest):
 
 
 class Lock(VerbTest):
-    """Two runs in one clone: the second one waits."""
+    """Two runs in one clone: the second one must wait."""
 
     def waits(self, verb, *args):
         os.makedirs(self.path("build"), exist_ok=True)
@@ -228,7 +228,7 @@ class Lock(VerbTest):
 
 
 class NoImage(VerbTest):
-    """scripts/boot when there is nothing to boot, and the real ci/build/image."""
+    """scripts/boot without anything to boot, with the real ci/build/image."""
 
     def test_nothing_set_up(self):
         cache = os.path.join(self.dir, "empty")
@@ -245,11 +245,11 @@ class NoImage(VerbTest):
         shutil.copytree(World.cache, cache, symlinks=True)
         os.remove(os.path.join(cache, "qemu"))
         self.env["KVM_TLB_CACHE"] = cache
-        # A kernel where the rig looks for one; it says where only when it traces itself.
+        # Put a kernel where the rig looks for one, which only a trace of ci/build/kernel shows.
         trace = run(["bash", "-x", self.path("ci/build/kernel"), "series", "rig"], self.env).err
         os.makedirs(re.findall(r"(?m)^\++ out=(.+)$", trace)[0])
         with self.unchanged():
-            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "no QEMU source: run scripts/setup")
+            self.assert_refuses(self.verb("boot", "--", "true"), "boot", "there is no QEMU source in the cache: run scripts/setup")
         self.assertFalse(os.path.exists(os.path.join(cache, "qemu")))
         images = self.path("build/image")
         self.assertEqual(os.listdir(images) if os.path.isdir(images) else [], [])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/bench and scripts/mutants: what they make of counts and verdicts."""
+"""Tests of how scripts/bench judges counts, and scripts/mutants verdicts."""
 import contextlib
 import io
 import os
@@ -38,11 +38,14 @@ class Mutants(VerbTest):
 
     def test_seeds(self):
         for bad in ("0", "-1", "many", ""):
-            self.assert_refuses(self.verb("mutants", "--seeds", bad), "mutants", "--seeds is a number from 1")
+            self.assert_refuses(self.verb("mutants", "--seeds", bad), "mutants", "--seeds must be a number, at least 1")
         self.assert_refuses(self.verb("mutants", "--seeds"), "mutants", "--seeds needs a value")
 
     def tried(self, seeds, outcomes, *names, models="on", **env):
-        """What is made of machines in which a row ends like the first of outcomes that is part of its line, or else passes; and the rows run."""
+        """Run mutants.py with fake machines; return its status, its output, the rows that ran, and the counts of its KTAP.
+
+        outcomes maps a part of a row's line to the outcome of the row; other rows pass.
+        """
         image, out = os.path.join(self.dir, "image"), os.path.join(self.dir, "results", "mutants")
         write(os.path.join(image, "contents"), "what is in it\n")
         os.makedirs(out, exist_ok=True)
@@ -81,23 +84,23 @@ class Mutants(VerbTest):
         status, text, _, counts = self.tried(3, {self.NAME + " seed:2": ("pass", "", ""), self.NAME + " seed": self.KILLED}, self.NAME)
         self.assertEqual((status, counts), (1, [0, 1, 0, 0]))
         self.assertRegex(text, rf"(?m)^{self.NAME}  SURVIVED 1 of 3 .* one \(2 of 3\), npt\.two \(2 of 3\)$")
-        self.assertIn(f"FAIL: {self.NAME}: no test noticed with 1 of 3 seeds\n", text)
+        self.assertIn(f"FAIL: {self.NAME}: no test detected it with 1 of 3 seeds\n", text)
 
     def test_fails_or_is_too_slow_without_a_mutant(self):
         status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("fail", "suite.x", "suite.x: why")}, self.NAME)
         self.assertEqual((status, counts[0]), (1, 1))
-        self.assertRegex(text, r"(?m)^FAIL: with no mutant switched on, model on: \S+.*: x$")
+        self.assertRegex(text, r"(?m)^FAIL: without a mutant, model on: \S+.*: x$")
         status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("slow", "", "it took 9 s")}, self.NAME, CI="true")
         self.assertEqual((status, counts[1], counts[3] > 0), (1, 0, True))
-        self.assertRegex(text, r"(?m)^TOO SLOW: with no mutant switched on, model on: \S+.*: it took 9 s$")
+        self.assertRegex(text, r"(?m)^TOO SLOW: without a mutant, model on: \S+.*: it took 9 s$")
 
     def test_verdicts_are_kept_but_not_for_ci(self):
         first = self.tried(1, {self.NAME + " seed": self.KILLED}, self.NAME)
         self.assertEqual(self.tried(1, {}, self.NAME)[::2], (0, []))
-        # With one more seed, only that one is run.
+        # With one more seed, only the rows of that seed run.
         self.assertEqual({w for l in self.tried(2, {self.NAME + " seed": self.KILLED}, self.NAME)[2] for w in l.split() if "seed:" in w}, {"seed:2"})
         self.assertEqual(self.tried(1, {}, self.NAME, CI="true")[::2], (1, first[2]))
-        # What the same run of scripts/test found out, CI may use.
+        # CI may reuse verdicts of the same run of scripts/test.
         self.assertEqual(self.tried(1, {}, self.NAME, CI="true", KVM_TLB_SINCE=str(time.time() - 600))[2], [])
 
     def test_verdicts_depend_on_the_image(self):
@@ -107,12 +110,12 @@ class Mutants(VerbTest):
 
 
 class Bench(VerbTest):
-    """What scripts/bench makes of the figures, which no machine measures here."""
+    """How scripts/bench judges figures; the tests make them up, and run no machine."""
     GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100, "bytes": 4096}
     BASE = {**GOOD, "flush_asid": 2, "walks": 27, "instructions": 110}
 
     def measured(self, *scenarios, expected=None, broken=None, series=None, reloads=None):
-        """Status and text; each scenario has these figures, but for the series' reloads."""
+        """Return status and output of bench.py if each scenario has these figures; reloads replaces the series' reloads."""
         figures = {"base": self.BASE, "series": {**self.GOOD, **(series or {})}}
         lines = ["scenario kernel flush_asid flush_all walks reloads"] + [f"{s} {k} {f['flush_asid']} 0 {f['walks']} {f['reloads']}" for s in scenarios
                                                                   for k, f in {"base": self.BASE, "series": self.GOOD, **(expected or {})}.items()]
@@ -152,13 +155,13 @@ class Bench(VerbTest):
     def test_worse_than_the_base(self):
         status, text = self.measured("nested-w16", series={"instructions": 111})
         self.assertEqual(status, 1)
-        self.assertIn("FAIL: nested-w16: 111 instructions per turn, 110 on the base, must be 1.00 of these at most\n", text)
+        self.assertIn("FAIL: nested-w16: 111 instructions per turn, 110 on the base, must be at most 1.00 times that\n", text)
         self.assertEqual(tap.count(read(self.path("bench.ktap")).splitlines()), [0, 1, 0, 0])
 
     def test_not_as_much_better_as_it_must_be(self):
         status, text = self.measured("nested-clean")
         self.assertEqual(status, 1)
-        self.assertIn("FAIL: nested-clean: 100 instructions per turn, 110 on the base, must be 0.90 of these at most\n", text)
+        self.assertIn("FAIL: nested-clean: 100 instructions per turn, 110 on the base, must be at most 0.90 times that\n", text)
 
     def test_more_reloads_than_with_one_l2(self):
         low = {"instructions": 90}
@@ -201,10 +204,10 @@ class Bench(VerbTest):
         expected, bench.EXPECTED = bench.EXPECTED, self.path("expected")
         self.addCleanup(setattr, bench, "EXPECTED", expected)
         scenario = next(s for s in bench.SCENARIOS if s.name == "nested-w16")
-        self.assertRegex(next(bench.unexpected(scenario, {"base": self.BASE}, bench.read_expected())), "does not have it for base")
+        self.assertRegex(next(bench.unexpected(scenario, {"base": self.BASE}, bench.read_expected())), "has no counts for base")
 
     def test_a_kernel_that_does_not_boot(self):
-        # npt=0 has a machine of its own.
+        # The scenario with npt=0 has a machine of its own.
         status, text = self.measured("nested-w16", "nested-npt0", broken="nested-npt0")
         self.assertEqual(status, 1)
         self.assertRegex(text, r"nested-npt0 on the base kernel, what was measured is in \S*bench-partial\.tsv: it panics")

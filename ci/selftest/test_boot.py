@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Machines that boot; needs products of scripts/build."""
+"""Tests that boot machines; they need products of scripts/build."""
 import csv
 import os
 import shutil
@@ -19,17 +19,17 @@ def link_or_copy(old, new):
 
 
 class Boot(VerbTest):
-    """scripts/boot with the series' kernel of this project; the copy only has to be told which image that is."""
+    """scripts/boot of a copy of the project, with the image of this project's series."""
     image = None
 
     @classmethod
     def setUpClass(cls):
-        # Under the lock: it may have to make the image.  No image, no boots: then all of these tests fail.
+        # Take the lock, because ci/build/image may have to make the image.  Without an image, all of these tests fail.
         p = subprocess.run(["bash", "-c", '. "$0/ci/lib/common.sh"; lock; "$0/ci/build/image" series rig', TOP], stdout=subprocess.PIPE,
                            stderr=subprocess.PIPE, check=False)
         cls.problem = p.stderr.decode().strip()
         if p.returncode == 0:
-            # Links, since who builds meanwhile replaces it.
+            # Link the files, because a build may replace the image in the meantime.
             cls.image = os.path.join(World.tmp, "image")
             shutil.copytree(p.stdout.decode().strip(), cls.image, copy_function=link_or_copy)
 
@@ -43,11 +43,11 @@ class Boot(VerbTest):
         write(self.path("ci/build/image"), f"#!/bin/sh\necho '{image}'\n")
 
     def boot(self, *args, **more):
-        # One pCPU: on two, TCG now and then executes what the other one's kernel has just patched.
+        # Use one pCPU: with two, TCG sometimes executes code while the other pCPU patches it.
         return self.verb("boot", "--cpus", "1", *args, timeout=180, **more)
 
     def assert_died(self, done, *fragments):
-        """125, and the end of the console, which says why."""
+        """The exit status must be 125, and the message must have the end of the console."""
         self.assertEqual(done.status, 125, done)
         for f in ("end of the console:", *fragments):
             self.assertIn(f, done.err)
@@ -97,7 +97,7 @@ class Boot(VerbTest):
         self.assertEqual(ours(), {}, "QEMU is left")
 
     def test_shell_that_never_returns(self):
-        # Without a command and without a terminal: the shell waits for input that does not come.
+        # Without a command and a terminal, the shell waits for input that does not come.
         done = self.boot("--timeout", "3")
         self.assertEqual(done.status, 125, done)
         self.assertIn("L0: no end within 3 s", done.err)
@@ -109,14 +109,14 @@ class Boot(VerbTest):
     def test_status_and_output_of_l1(self):
         for attempt in range(3):
             done = self.boot("--level", "1", "--timeout", "150", "--", "sh", "-c", "echo 'out  put'; echo err >&2; exit 7")
-            # A nested guest on TCG hangs at boot now and then: that is not what is tested here, but it is said.
+            # A nested guest on TCG sometimes hangs at boot, which this test does not check: print it and retry.
             if done.status != 125 or "no end within" not in done.err:
                 break
-            print(f"     L1 did not come up (try {attempt + 1})", flush=True)
+            print(f"     L1 did not boot (try {attempt + 1})", flush=True)
         self.assertEqual((done.status, done.out), (7, "out  put\nerr\n"), done.err)
 
     def matrix(self, rows, *options):
-        """ci/tests/matrix.py with these rows in L0 of one pCPU: what became of each, by its name, and what it printed."""
+        """Run ci/tests/matrix.py with these rows in L0 on one pCPU; return the result of each row by its name, and the finished process."""
         write(self.path("ci/list"), "".join(f"../bin/{r}\n" for r in rows))
         done = run([self.path("ci/tests/matrix.py"), "--levels", "0", "--list", self.path("ci/list"), *options, "-", self.image, self.path("build/results/run")],
                    {**self.env, "KVM_TLB_VERB": "run"}, timeout=300)
@@ -135,7 +135,7 @@ class Boot(VerbTest):
         got, done = self.matrix(["sleep 0 1 1 -- 25", "true 0 1 20"], "--patience", "100")
         self.assertEqual((done.status, got["sleep 25"]["outcome"], got["true"]["outcome"]), (1, "slow", "pass"))
         self.assertRegex(done.out, r"(?m)^sleep 25 +1 +too slow$")
-        self.assertRegex(done.out, r"(?m)^TOO SLOW: series L0 1 pCPU sleep 25: it passed, but took \d+ s, and its limit is 1 s: raise the limit")
+        self.assertRegex(done.out, r"(?m)^TOO SLOW: series L0 1 pCPU sleep 25: it passed, but took \d+ s with a limit of 1 s: raise the limit")
         self.assertNotIn("FAIL", done.out)
         self.assertEqual(tap.count(read(self.path("build/results/run.ktap")).splitlines()), [1, 0, 0, 1])
 
@@ -151,7 +151,7 @@ class Boot(VerbTest):
         self.assertRegex(result["note"], "^s.one: the guest died: L0: it ended without an exit status")
 
     def test_what_a_killed_test_leaves_behind(self):
-        # kvm_amd can't be reloaded as long as it lives.
+        # kvm_amd cannot be reloaded while a process that the killed test started is alive.
         got, _ = self.matrix(["sh 0 1 2 -- -c sleep${IFS}1000</dev/kvm&sleep${IFS}999", "pidof 0 1 20 npt=0 -- sleep"])
         self.assertEqual([r["note"].partition(":")[0] for r in got.values()], ["hangs", "status 1"])
 
@@ -173,11 +173,11 @@ class Boot(VerbTest):
         self.assert_ok(self.boot("--", "true"))
 
     def test_terminated_and_killed(self):
-        # SIGKILL last, since then nobody can remove the temporary files.
+        # Send SIGKILL last, because it leaves temporary files behind.
         for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGKILL):
             with started(self.command("boot", "--", "sleep", "1000"), self.env) as p:
                 self.assertTrue(wait_until(lambda: any("qemu-system" in l for l in ours().values()), 20))
-                # bash has become boot.py by now.
+                # By now bash has executed boot.py.
                 os.kill(p.pid, number)
                 self.assertTrue(wait_until(lambda: not ours(), 5), ours())
                 finish(p, 10)
@@ -192,8 +192,8 @@ class Boot(VerbTest):
 
     def test_stress_arguments(self):
         env = {**self.env, "KVM_TLB_VERB": "stress"}
-        for args, why in ((["--pcpus", "3", self.image, "9"], "--pcpus is 1, 2 or 12"), ([self.image, "soon"], "SECONDS is a number"),
-                          ([self.image, "0"], "SECONDS is a number"), ([self.dir, "9"], "is not an image"),
+        for args, why in ((["--pcpus", "3", self.image, "9"], "--pcpus must be 1, 2 or 12"), ([self.image, "soon"], "SECONDS must be a number"),
+                          ([self.image, "0"], "SECONDS must be a number"), ([self.dir, "9"], "is not an image"),
                           (["--mutant", "no-such", self.image, "9"], "there is no mutant no-such")):
             with self.subTest(args):
                 self.assert_refuses(run(self.stress(*args), env), "stress", why)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The branch of scripts/tree: tree, export, sign, send."""
+"""Tests of the commands that use the branch of scripts/tree: tree, export, sign, send."""
 import email
 import email.policy
 import os
@@ -12,7 +12,7 @@ from world import BRANCH, NESTED, NEUTRAL, SVM, VerbTest, World, commit, finish,
 
 
 class Branch(VerbTest):
-    """What goes through the branch that scripts/tree makes."""
+    """The base class for tests of the branch that scripts/tree makes."""
 
     def setUp(self):
         super().setUp()
@@ -154,7 +154,7 @@ class Export(Branch):
         self.refused("is signed off", "KVM: selftests: Name a number")
 
     def test_many_signed_commits(self):
-        # More of them than a reader that stops after the first one takes.
+        # Make so many that a writer fails if its reader stops after the first one.
         self.make_tree()
         for i in range(20):
             git(self.repo, "commit", "-q", "--allow-empty", "-s", "-m", f"Commit {i}")
@@ -174,7 +174,7 @@ class Export(Branch):
         self.refused("KVM: SVM: Late", "comes after a selftest of its part, two", "KVM: selftests: First")
 
     def insert(self, n, subject, files):
-        """A commit after the first n of the branch."""
+        """Insert a commit after the first n of the branch."""
         rest = git(self.repo, "rev-list", "--reverse", "main.." + BRANCH).split()[n:]
         git(self.repo, "reset", "-q", "--hard", f"{rest[0]}^")
         commit(self.repo, subject, files)
@@ -184,7 +184,7 @@ class Export(Branch):
         self.make_tree()
         self.insert(1, "KVM: Mine", {"drivers/mine.c": "mine\n"})
         done = self.verb("export")
-        self.assert_ok(done, 'new in part one: "KVM: Mine" (to have it elsewhere, move its line in series, then scripts/tree --reset)\nwrote 5 patches')
+        self.assert_ok(done, 'new in part one: "KVM: Mine" (to change that, move its line in series, then run scripts/tree --reset)\nwrote 5 patches')
         names = [n[:12] for n in read(self.path("series")).splitlines()]
         self.assertEqual(names, ["# part one", "patches/0001", "patches/0002", "patches/0003", "# part two", "patches/0004", "selftests/00"])
         self.assert_ok(self.verb("export"), "nothing changed: 5 patches")
@@ -198,28 +198,28 @@ class Export(Branch):
         self.assertIn(mine, text)
         write(self.path("series"), text.replace(mine, "").replace("# part two\n", mine + "# part two\n"))
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("tree"), "tree", "KVM: selftests: Mine", "is of part one", "part two", "scripts/tree --reset")
-        self.refused("KVM: selftests: Mine", "is of part one", "part two", "scripts/tree --reset")
+            self.assert_refuses(self.verb("tree"), "tree", "KVM: selftests: Mine", "belongs to part one", "part two", "scripts/tree --reset")
+        self.refused("KVM: selftests: Mine", "belongs to part one", "part two", "scripts/tree --reset")
         self.assert_ok(self.verb("tree", "--reset"))
         self.assert_ok(self.verb("export"), "wrote 5 patches")
         self.assertEqual([n[:14] for n in read(self.path("series")).splitlines()],
                          ["# part one", "patches/0001-K", "patches/0002-K", "selftests/0001", "# part two", "patches/0003-K", "selftests/0002"])
         self.assert_ok(self.verb("export"), "nothing changed: 5 patches")
-        # Now a kernel commit that comes after this selftest begins the next part.
+        # A kernel commit after this selftest now begins the next part.
         self.insert(3, "KVM: Mine", {"drivers/mine.c": "mine\n"})
         self.assert_ok(self.verb("export"), 'new in part two: "KVM: Mine"', "wrote 6 patches")
 
     def test_renamed_commits(self):
         self.make_tree()
         git(self.repo, "rebase", "-q", "--exec", 'git commit -q --amend -m "$(git log -1 --format=%s) again" -m Why', "main")
-        # None has a part of its own: all are the first one's.
-        self.assert_ok(self.verb("export"), 'new in part one: "KVM: SVM: Name the first number again"', "part two has no commit any more")
+        # series lists none of the new subjects, so all commits join the first part.
+        self.assert_ok(self.verb("export"), 'new in part one: "KVM: SVM: Name the first number again"', "part two has no commits left")
         self.assertEqual(len([l for l in read(self.path("series")).splitlines() if l.startswith("#")]), 1)
 
     def test_parts_out_of_order(self):
         self.make_tree()
         write(self.path("series"), re.sub(r"(?s)# part one\n(.*)# part two\n(.*)", r"# part two\n\2# part one\n\1", World.series["series"]))
-        self.refused("KVM: VMX: Name the third number", "is of part two", "after one of part one", "KVM: nSVM: Put tags")
+        self.refused("KVM: VMX: Name the third number", "belongs to part two", "after one of part one", "KVM: nSVM: Put tags")
 
     def test_no_headings(self):
         self.make_tree()
@@ -235,7 +235,7 @@ class Export(Branch):
         self.assert_ok(self.verb("tree"))
 
     def test_a_patch_is_missing(self):
-        # Export brings it back, though nobody knows any more of which part it was.
+        # Export restores the patch, but its part is not known any more.
         self.make_tree()
         name = listed(World.series["series"])[1]
         os.remove(self.path(name))
@@ -320,12 +320,12 @@ class Export(Branch):
         self.assertEqual(re.findall(r"(?m)^From: .*", text), ["From: " + NEUTRAL])
         self.assertNotIn("somebody@", text)
         self.assertNotIn("Verylongname", text)
-        # What was written is what a new tree gives.
+        # A new tree must reproduce these files.
         self.assert_ok(self.verb("tree"))
         self.assert_ok(self.verb("export"), "nothing changed: 4 patches")
 
     def test_commit_that_touches_many_files(self):
-        # Selftests first and more names than a pipe's reader waits for: still a kernel patch.
+        # A commit whose many selftests come before its kernel file is still a kernel patch.
         files = {f"tools/testing/selftests/kvm/a_rather_long_name_of_a_file_{i:04}.c": "int a;\n" for i in range(1500)}
         git(self.repo, "config", f"branch.{BRANCH}.kvmTlbBase", git(self.repo, "rev-parse", "HEAD"))
         git(self.repo, "checkout", "-q", "-b", BRANCH)
@@ -343,11 +343,11 @@ class Sign(Branch):
         self.make_tree()
         with self.unchanged(self.repo):
             done = self.verb("sign", GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_SYSTEM=os.devnull)
-        self.assert_refuses(done, "sign", "git does not know who signs", "user.name")
+        self.assert_refuses(done, "sign", "git has no name to sign with", "user.name")
         with self.unchanged(self.repo):
             done = self.verb("sign", GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.name",
                              GIT_CONFIG_VALUE_0="Somebody")
-        self.assert_refuses(done, "sign", "git does not know who signs", "user.email")
+        self.assert_refuses(done, "sign", "git has no address to sign with", "user.email")
 
     def test_uncommitted_changes(self):
         self.make_tree()
@@ -373,7 +373,7 @@ class Sign(Branch):
             self.assertEqual(lines[-2:], ["Assisted-by: LLM", "Signed-off-by: Sender <sender@example.org>"])
             self.assertEqual(len([l for l in lines if l.startswith(("Signed", "Assisted"))]), 2)
             self.assertEqual(git(self.repo, "log", "-1", "--format=%an <%ae>", c), "Sender <sender@example.org>")
-        # The signatures do not get into the project.
+        # Signatures must not get into the project.
         with self.unchanged(self.repo):
             self.assert_refuses(self.verb("export"), "export", "is signed off")
 
@@ -381,7 +381,7 @@ class Sign(Branch):
 class Send(Branch):
     def setUp(self):
         super().setUp()
-        # A mail that leaves the machine would leave by this.
+        # All mail that leaves the machine would go through this program.
         self.sent = os.path.join(self.dir, "sent")
         mailer = os.path.join(self.dir, "mailer")
         write(mailer, f"#!/bin/sh\ncat >>'{self.sent}'\n")
@@ -398,7 +398,7 @@ class Send(Branch):
 
     def test_no_such_part(self):
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send", "three"), "send", "there is no part three in series (there are: one two)")
+            self.assert_refuses(self.verb("send", "three"), "send", "there is no part three in series (choose from: one two)")
 
     def test_no_cover_letter(self):
         os.remove(self.path("docs/cover-letters/two.txt"))
@@ -420,7 +420,7 @@ class Send(Branch):
     def test_sign_a_part(self):
         self.make_tree()
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("sign", "three"), "sign", "there is no part three in series (there are: one two)")
+            self.assert_refuses(self.verb("sign", "three"), "sign", "there is no part three in series (choose from: one two)")
         self.assert_ok(self.verb("sign", "two"), "2 patches signed by Sender <sender@example.org>")
         signed = ["Signed-off-by: Sender" in m for m in git(self.repo, "log", "--reverse", "-4", "--format=%B%x00").split("\0")[:4]]
         self.assertEqual(signed, [False, False, True, True])
@@ -443,11 +443,11 @@ class Send(Branch):
         self.assertRegex(done.err, r'(?m)^send: .*KVM: selftests: Late.* lacks .*scripts/sign$')
 
     def mails(self, part, count):
-        """The mails of a part, after what holds for all of them."""
+        """Prepare the mails of a part, check what all mails must have, and return them."""
         base, head = git(self.repo, "rev-parse", "main", BRANCH).split()
         with self.unchanged():
             done = self.verb("send", part, "--to", "reviewer@example.org")
-        self.assert_ok(done, f"{count} mails in " + self.path("build/mails"), f"nothing was sent: read them, then scripts/send {part} --yes")
+        self.assert_ok(done, f"{count} mails in " + self.path("build/mails"), f"nothing was sent: read the mails, then run scripts/send {part} --yes")
         self.assertEqual(git(self.repo, "rev-parse", "main", BRANCH).split(), [base, head], "commits changed")
         self.assertEqual(git(self.repo, "symbolic-ref", "--short", "HEAD"), BRANCH)
         mails = []
@@ -472,16 +472,16 @@ class Send(Branch):
         mails = self.mails("one", 3)
         self.assertIn("KVM: nSVM: Put tags", mails[2]["Subject"])
         self.assertNotIn("prerequisite", mails[0].get_content())
-        self.assertNotIn("stands on", mails[0].get_content())
+        self.assertNotIn("depends on", mails[0].get_content())
         mails = self.mails("two", 3)
         self.assertIn("KVM: VMX: Name the third number", mails[1]["Subject"])
         cover = mails[0].get_content()
-        self.assertIn("What part two is about.\n\nThis part stands on the following ones, in this order:\n\n  one, 2 patches: KVM: Part one\n", cover)
+        self.assertIn("What part two is about.\n\nThis part depends on the following ones, in this order:\n\n  one, 2 patches: KVM: Part one\n", cover)
         names = listed(World.series["series"])[:2]
         ids = [subprocess.run(["git", "patch-id", "--stable"], input=World.series[n].encode(), stdout=subprocess.PIPE, check=True).stdout.decode().split()[0]
                for n in names]
         self.assertEqual(re.findall("(?m)^prerequisite-patch-id: (.*)$", cover), ids)
-        # Again, after the first part changed.
+        # Prepare the first part again, after its branch was used for the second.
         self.mails("one", 3)
 
     def test_ctrl_c(self):

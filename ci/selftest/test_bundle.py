@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/bundle's list and runner, and scripts/compare."""
+"""Tests of the list and the runner of scripts/bundle, and of scripts/compare."""
 import os
 
 import matrix
@@ -38,7 +38,7 @@ class Compare(VerbTest):
         self.assertIn("\nc        FAIL  -\n", done.out)
 
     def test_no_ktap(self):
-        self.assert_refuses(self.compare(RESULTS, "text\n"), "compare", "1.ktap is no KTAP file", "scripts/bundle")
+        self.assert_refuses(self.compare(RESULTS, "text\n"), "compare", "1.ktap is not a KTAP file", "scripts/bundle")
         self.assert_refuses(self.verb("compare", "nowhere", "nowhere"), "compare", "nowhere: No such file", "scripts/bundle")
 
 
@@ -50,8 +50,8 @@ class Bundle(VerbTest):
         done = run([self.path("ci/bundle/tests.py"), self.path("selftests-dir")], self.env)
         self.assertEqual(done.out.splitlines()[1:], [
             "x86/a 60 -", "x86/a 90 npt=0,vnmi=0 -t x",
-            "skip a cpu:x-svm-asids=4: needs the TLB model, whose processor has another number of ASIDs there",
-            "skip a kvm.x=1: changes parameters of kvm, which other guests share", "skip c: is not among these selftests"])
+            "skip a cpu:x-svm-asids=4: needs the TLB model, to set the number of ASIDs",
+            "skip a kvm.x=1: changes parameters of kvm, which other guests share", "skip c: these selftests do not include it"])
 
     def test_real_list_has_a_reason_for_each_row_that_is_left_out(self):
         for t in matrix.read_list(self.path("ci/tests/selftests.list")):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/check, docs/hazards.md, and the figures in cover letters."""
+"""Tests of scripts/check, and of the checks of docs/hazards.md and of the figures in cover letters."""
 import os
 import re
 import signal
@@ -8,7 +8,7 @@ import sys
 import tap
 from world import HAZARDS, TOP, VerbTest, World, finish, listed, ours, read, run, started, wait_until, write
 
-# The lines of patches that add a selftest and a KUnit test, as far as ci/checks/hazards.py looks at them.
+# Patches that add a selftest and a KUnit test, with only the lines that ci/checks/hazards.py reads.
 CASES = {
     "selftests/0009-small.patch": """Subject: [PATCH] KVM: selftests: Add a test
 
@@ -32,7 +32,7 @@ diff --git a/arch/x86/kvm/small_test.c b/arch/x86/kvm/small_test.c
 
 class Check(VerbTest):
     def test_good_series(self):
-        # The small series has to pass for the refusals of BadSeries to mean anything.
+        # The refusals that BadSeries tests mean something only if the small series passes.
         self.set_hazards()
         write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
         with self.unchanged():
@@ -48,7 +48,7 @@ class Check(VerbTest):
         self.assertIn("part two has no cover letter: write docs/cover-letters/two.txt", done.out)
 
     def builds(self, part="exit 0", *options):
-        """scripts/check with builds that do nothing, and this in place of ci/checks/part."""
+        """Run scripts/check with builds that do nothing, and with this script in place of ci/checks/part."""
         self.set_hazards()
         write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
         for name, text in {"ci/checks/patch": 'echo "$1" >>build/built', "ci/checks/part": part, "ci/checks/variant": 'echo "$@" >>build/variants',
@@ -67,7 +67,7 @@ class Check(VerbTest):
         self.assertEqual(read(self.path("build/variants")).splitlines(), both + sorted(" ".join(both).split()))
 
     def test_tests_come_after_the_last_patch_of_each_part_but_the_last(self):
-        # Two selftests, one in the middle.
+        # Put one of the patches after the selftest of the first part.
         names = listed(World.series["series"])
         write(self.path("series"), "".join(l + "\n" for l in ("# part one", names[0], names[3], "# part two", *names[1:3])))
         done = self.builds('echo part "$1" >>build/built')
@@ -114,7 +114,7 @@ class Check(VerbTest):
 
 
 class Hazards(VerbTest):
-    """docs/hazards.md against patches, tests and mutants: each mistake is one line that says where it is, and what to do."""
+    """ci/checks/hazards.py must report each mistake in one line that says where it is, and what to do."""
 
     def setUp(self):
         super().setUp()
@@ -163,7 +163,7 @@ class Hazards(VerbTest):
         self.edited("Hazard: H1, C1", "Hazard: H1", "C1", "add C1", "020-both.patch", path="ci/mutants/020-both.patch")
 
     def test_mutant_that_another_test_has_to_notice(self):
-        self.edited("Tests: state_test", "Tests: state_tes[t]@1 smm_test*npt=0*@1", "010-first.patch", "smm_test", "no test of H1",
+        self.edited("Tests: state_test", "Tests: state_tes[t]@1 smm_test*npt=0*@1", "010-first.patch", "smm_test", "not a test of H1",
                     path="ci/mutants/010-first.patch")
 
     def test_malformed_identifier(self):
@@ -180,7 +180,7 @@ class Hazards(VerbTest):
         write(self.path("docs/hazards.md"), HAZARDS)
         self.edited("small_kunit_case", "no_case", "H1", "no case no_case of small_suite")
         write(self.path("docs/hazards.md"), HAZARDS)
-        # Nobody knows the cases of a test that the series doesn't have.
+        # The cases of a test that the series does not add are not known.
         self.edited("`state_test`", "`state_test: no_case`", "H1", "no case no_case of state_test")
 
     def test_scenario_that_is_not_there(self):
@@ -206,17 +206,17 @@ class Hazards(VerbTest):
         self.edited("- Rule: none.\n", "", "C1", "no rule")
 
     def test_unknown_field(self):
-        self.edited("- Rule: none.\n", "- Rule: none.\n- Test: `state_test`\n", "hazards.md:", "Test", "no field")
+        self.edited("- Rule: none.\n", "- Rule: none.\n- Test: `state_test`\n", "hazards.md:", "Test", "not a field")
 
     def test_field_twice(self):
-        self.edited("- Rule: none.\n", "- Rule: none.\n- Rule: none.\n", "hazards.md:", "Rule is there twice")
+        self.edited("- Rule: none.\n", "- Rule: none.\n- Rule: none.\n", "hazards.md:", "Rule appears twice")
 
     def test_heading_without_an_identifier(self):
         self.edited("# Hazards\n", "# Hazards\n\n### Something\nText.\n", "hazards.md:3", "### H1: what goes wrong")
 
     def test_identifier_twice(self):
         self.edited("# Hazards\n", "# Hazards\n\n### C1: the same\nText.\n- Rule: none.\n- No patch: no.\n- Tests: `state_test`\n- Mutants: `both`\n",
-                    "hazards.md:", "C1 is there twice")
+                    "hazards.md:", "C1 appears twice")
 
     def test_no_page(self):
         os.remove(self.path("docs/hazards.md"))
@@ -243,7 +243,7 @@ class Figures(VerbTest):
         write(self.path("docs/cover-letters/two.txt"), self.LETTER)
 
     def record(self, walks=9):
-        """What scripts/bench --record does in the end."""
+        """Write the figures as scripts/bench --record does."""
         counts = {"flush_asid": 1, "flush_all": 0.25, "walks": walks, "reloads": 2, "instructions": 1000}
         names = {"pinned": "one vCPU", "vms-4": "4 VMs"}
         program = f"""import sys, types
@@ -270,7 +270,7 @@ figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.item
         self.record()
         letter = self.path("docs/cover-letters/two.txt")
         write(letter, read(letter).replace("9.00", "8.00", 1))
-        self.assertEqual(self.check(), (1, 'docs/cover-letters/two.txt: "one vCPU" is not as in docs/numbers.md: run scripts/bench --record\n', ""))
+        self.assertEqual(self.check(), (1, 'docs/cover-letters/two.txt: "one vCPU" differs from docs/numbers.md: run scripts/bench --record\n', ""))
 
     def test_a_scenario_is_missing(self):
         self.record()

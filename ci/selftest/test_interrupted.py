@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Ctrl-C and signals at any moment."""
+"""Tests of Ctrl-C and other signals at any moment."""
 import os
 import random
 import shutil
@@ -14,7 +14,7 @@ from world import (
 
 
 class Interrupted(VerbTest):
-    """Ctrl-C, and worse, at moments spread over the run of a verb."""
+    """Ctrl-C and SIGKILL at moments that are spread over the run of a command."""
     PATCHES = 8
     MOMENTS = (0.2, 0.4, 0.6, 0.8)
 
@@ -29,11 +29,11 @@ class Interrupted(VerbTest):
         self.count = 0
 
     def commits(self, repo):
-        """How often HEAD has moved; reading the file is quicker than asking git."""
+        """Return how often HEAD has moved.  Reading the file is faster than running git."""
         return read(os.path.join(repo, ".git/logs/HEAD")).count("\n")
 
     def while_committing(self, command, prepare):
-        """Yield (repository, process) of as many runs as there are moments, each after that part of the commits."""
+        """For each moment, start a run and yield (repository, process) after that share of its commits."""
         for part in self.MOMENTS:
             repo = prepare()
             until = self.commits(repo) + part * self.PATCHES
@@ -43,7 +43,7 @@ class Interrupted(VerbTest):
                 yield repo, p
 
     def spread(self, command, prepare):
-        """The same by time, for what does not commit one by one."""
+        """The same, but after a share of the time that a run takes, for commands that do not commit one by one."""
         repo = prepare()
         begin = time.monotonic()
         self.assert_ok(run(command(repo), self.env))
@@ -68,7 +68,7 @@ class Interrupted(VerbTest):
     def test_apply(self):
         stopped = 0
         for repo, p in self.while_committing(lambda r: self.command("apply", r), self.fresh):
-            # The moment may come when all is done.
+            # The command may have finished before the signal.
             before = git(repo, "rev-parse", ":/^Mine")
             os.killpg(p.pid, signal.SIGINT)
             done = finish(p, 30)
@@ -106,7 +106,7 @@ class Interrupted(VerbTest):
         self.assertGreater(stopped, 1, "no run was interrupted in its middle")
 
     def test_tree_without_kdir(self):
-        # A base whose checkout takes a while.
+        # Make a base whose checkout takes a while.
         cache = os.path.join(self.dir, "cache")
         shutil.copytree(World.cache, cache, symlinks=True)
         work = clone(os.path.join(self.dir, "large"), os.path.join(cache, "linux.git"))
@@ -151,7 +151,7 @@ class Interrupted(VerbTest):
         want = None
 
         def prepare():
-            # The project has the small series, the branch the long one.
+            # Reset the project to the small series; the branch has the long one.
             self.set_series(World.series)
             return repo
 
@@ -168,7 +168,7 @@ class Interrupted(VerbTest):
         self.assertEqual(len(listed(read(self.path("series")))), self.PATCHES)
 
     def test_apply_that_is_killed(self):
-        """No chance to clean up: the user's commits stay, and the next run says what to do."""
+        """After SIGKILL there is no cleanup: the user's commits must stay, and the next run must say what to do."""
         for repo, p in self.while_committing(lambda r: self.command("apply", r), self.fresh):
             os.killpg(p.pid, signal.SIGKILL)
             finish(p, 30)
@@ -184,7 +184,7 @@ class Interrupted(VerbTest):
 
 
 class Step(VerbTest):
-    """ci/lib/step.py, under which everything long runs: no process outlives it."""
+    """ci/lib/step.py runs all long steps: no process may outlive it."""
     TREE = "sleep 1001 & sh -c 'sleep 1002; :' & sleep 1003"
 
     def step(self, *command):
@@ -205,7 +205,7 @@ class Step(VerbTest):
         self.assertIn("a step: interrupted", done.out)
         self.assertIn("rerun", done.out)
         self.assertEqual(done.err, "")
-        # So that a shell between us and it ends as well.
+        # It must die of the signal, so that a shell that called it ends as well.
         self.assertEqual(done.status, -signal.SIGINT)
 
     def test_terminated(self):
@@ -224,7 +224,7 @@ class Step(VerbTest):
             self.all_are_gone()
 
     def test_parent_is_killed(self):
-        # The colon keeps the shell from becoming the step itself.
+        # The colon keeps the shell from replacing itself with the step.
         with started(["sh", "-c", '"$@"; :', "sh", *self.step("sh", "-c", self.TREE)], self.env) as p:
             self.all_run()
             p.kill()

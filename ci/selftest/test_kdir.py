@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""KDIR and the trees of others: what is no kernel tree, and what the series does not apply to."""
+"""Tests of KDIR and --tree with directories that are not kernel trees, and with trees to which the series does not apply."""
 import os
 import subprocess
 
@@ -7,7 +7,7 @@ from world import NESTED, SVM, TAGS, VMX, VerbTest, World, commit, git, listed, 
 
 
 class BadKdir(VerbTest):
-    """Each kind of directory that cannot be a base, with each verb that takes one."""
+    """Each kind of directory that cannot be a base, with each command that takes one."""
 
     def make_missing(self):
         return os.path.join(self.dir, "nowhere"), "is not a directory"
@@ -40,7 +40,7 @@ class BadKdir(VerbTest):
         return self.other_git({NESTED: "text\n"}), "is not a kernel tree"
 
     def make_too_old(self):
-        return self.other_git({NESTED: "text\n", "Makefile": makefile(6, 18)}), "is Linux 6.18, too old"
+        return self.other_git({NESTED: "text\n", "Makefile": makefile(6, 18)}), "is Linux 6.18, which is too old"
 
     def make_just_too_old(self):
         return self.other_git({NESTED: "text\n", "Makefile": makefile(7, 2)}), "needs 7.3 or newer"
@@ -58,7 +58,7 @@ class BadKdir(VerbTest):
 
     def make_in_am(self):
         path = self.kdir()
-        # A patch of the user's own that stopped.
+        # Stop git am at a patch that conflicts with a commit of the user.
         write(os.path.join(path, SVM), "mine\n")
         git(path, "commit", "-q", "-a", "-m", "Mine")
         git(path, "am", self.path(listed(World.series["series"])[0]), check=False)
@@ -87,7 +87,7 @@ for _make in [n for n in dir(BadKdir) if n.startswith("make_")]:
 
 
 class AnyTree(VerbTest):
-    """--tree: what is no kernel tree, and what is one, with each verb that takes one."""
+    """--tree with directories that are kernel trees and with others, for each command that takes it."""
     FILES = {"arch/x86/kvm/Kconfig": "config KVM\n\tbool\n", "tools/testing/selftests/kvm/Makefile.kvm": "text\n"}
 
     def tree(self, files):
@@ -134,8 +134,8 @@ class AnyTree(VerbTest):
 
     def test_together_with_the_series(self):
         path = self.tree(self.FILES)
-        self.assert_refuses(self.verb("run", "--tree", path, KDIR=self.kdir()), "run", "--tree goes without --kernel and KDIR")
-        self.assert_refuses(self.verb("build", "base", "--tree", path), "build", "--tree goes without base and series")
+        self.assert_refuses(self.verb("run", "--tree", path, KDIR=self.kdir()), "run", "--tree cannot be combined with --kernel or KDIR")
+        self.assert_refuses(self.verb("build", "base", "--tree", path), "build", "--tree cannot be combined with base or series")
 
 
 class Apply(VerbTest):
@@ -147,7 +147,7 @@ class Apply(VerbTest):
         self.assertEqual(git(kdir, "rev-list", "--count", "base/7.9..main"), "4")
         self.assertEqual(git(kdir, "symbolic-ref", "--short", "HEAD"), "main")
         self.assertEqual(git(kdir, "status", "--porcelain"), "")
-        # Who applies is the committer; the author stays.
+        # The user becomes the committer; the author stays.
         self.assertEqual(git(kdir, "log", "-1", "--format=%an %cn"), "KVM TLB tags series Sender")
 
     def test_path_relative_to_the_caller(self):
@@ -173,7 +173,7 @@ class Apply(VerbTest):
         kdir = self.kdir()
         self.assert_ok(self.verb("apply", kdir, "one"), "2 patches applied")
         self.assertEqual(git(kdir, "log", "-1", "--format=%s"), "KVM: nSVM: Put tags into a file of their own")
-        # The maintainer signs them, and has patches of others on top.
+        # The maintainer signs the commits, and adds a commit on top.
         git(kdir, "-c", "core.editor=true", "rebase", "-q", "--exec", "git commit -q --amend --no-edit -s", "base/7.9")
         commit(kdir, "Mine", {"drivers/mine.c": "mine\n"})
         with self.unchanged(kdir):
@@ -201,7 +201,7 @@ class Apply(VerbTest):
     def test_no_git_identity(self):
         kdir = self.kdir()
         with self.unchanged(kdir):
-            # Without useConfigOnly git makes up a name from the machine's.
+            # Without useConfigOnly, git makes up a name from that of the machine.
             done = self.verb("apply", kdir, GIT_CONFIG_GLOBAL=os.devnull, GIT_CONFIG_COUNT="1", GIT_CONFIG_KEY_0="user.useConfigOnly",
                              GIT_CONFIG_VALUE_0="true")
         self.assert_refuses(done, "apply", "user.name", "user.email")
@@ -215,7 +215,7 @@ class Apply(VerbTest):
 
 
 class Conflict(VerbTest):
-    """A base to which the third patch does not apply, though the first two do and the third needs the first."""
+    """A base to which the first two patches apply, but not the third, which needs the first."""
 
     def conflicting(self):
         kdir = self.kdir()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How many machines run at a time, and what is shared by all who run some."""
+"""Tests of ci/lib/machine.py: the number of machines at a time, and their threads."""
 import os
 import shutil
 import tempfile
@@ -47,7 +47,7 @@ class AtOnce(unittest.TestCase):
 
     def test_too_little_memory(self):
         self.write("proc/meminfo", f"MemAvailable: {1 << 20} kB\n")
-        with self.assertRaisesRegex(SystemExit, "1024 MB of memory are available, and a machine takes 4608"):
+        with self.assertRaisesRegex(SystemExit, "1024 MB of memory are available, and a machine needs 4608 MB"):
             machine.at_once(2, self.root)
 
     def test_neither_proc_nor_cgroups(self):
@@ -69,6 +69,6 @@ class Threads(unittest.TestCase):
         machine.Machine.hung = 0
         self.assertEqual(machine.hung(), "")
         machine.Machine("a machine").did_not_come_up("no end")
-        self.assertEqual(machine.hung(), ", 1 boot hung and had to be tried again")
+        self.assertEqual(machine.hung(), ", 1 boot hung and had to be retried")
         machine.Machine("a machine").did_not_come_up("no end")
-        self.assertEqual(machine.hung(), ", 2 boots hung and had to be tried again")
+        self.assertEqual(machine.hung(), ", 2 boots hung and had to be retried")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The table of selftests, and what failed from what tests print."""
+"""Tests of the table of selftests, and of parsing the output of tests."""
 import contextlib
 import io
 import os
@@ -11,7 +11,7 @@ from world import Done, VerbTest, read, run, write
 
 
 class Matrix(VerbTest):
-    """ci/tests/matrix.py: the list of tests, and what makes the table a success."""
+    """ci/tests/matrix.py: the list of tests, and the exit status of the table."""
 
     def refused(self, *patterns, **files):
         for name, text in files.items():
@@ -52,7 +52,7 @@ class Matrix(VerbTest):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 only:series\nx86/a 0 2 60\n")
         with self.assertRaises(SystemExit) as refused:
             matrix.read_list(self.path("ci/tests/selftests.list"))
-        self.assertIn("a stands there twice", str(refused.exception))
+        self.assertIn("a is listed twice", str(refused.exception))
 
     def test_short_list(self):
         write(self.path("ci/tests/selftests.list"), "".join(l + "\n" for l in (
@@ -68,12 +68,12 @@ class Matrix(VerbTest):
         self.assertEqual(names(["x86/asids", "x86/nowhere"], [], []), ["asids cpu:x-svm-asids=16"])
         self.assertEqual(names([], ["x86/old"], []), ["old"])
         self.assertEqual(names(["x86/late"], [], ["npt"]), ["late"])
-        # No row at all is not a success.
+        # An empty list must fail.
         done = run([self.path("ci/tests/matrix.py"), "--own", "x86/nowhere", "-", "image", self.path("build/results/run")], {**self.env, "KVM_TLB_VERB": "check"})
         self.assert_refuses(done, "check", "no test in ci/tests/selftests.list runs")
 
     def tree(self, *programs, parameters="npt:Nested (bool)"):
-        """A directory as ci/build/kernel makes it, and modinfo, which reads its modules."""
+        """Make a directory like that of ci/build/kernel, and a modinfo that prints these parameters."""
         for p in programs:
             write(self.path("kernel/selftests", p), "")
         write(self.path("bin/modinfo"), f"#!/bin/sh\necho '{parameters}'\n")
@@ -117,7 +117,7 @@ class Matrix(VerbTest):
         self.assert_refuses(self.refused("state_test", "nosuch*"), "run", "ci/tests/selftests.list", "nosuch*")
 
     def verdict(self, base, series, known=None, images=("base", "series")):
-        """Status and text of the report for one test with these outcomes."""
+        """Return status and text of the report for one test with these outcomes."""
         tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
         results = {}
         for kernel, outcome in (("base", base), ("series", series)):
@@ -214,7 +214,7 @@ class Matrix(VerbTest):
                       "    suite.one:\n    a.c:1: x == y\n    2 != 3\n    suite.two:\n    it did not end\n", out.getvalue())
 
     def run_again(self, kernel, *outcomes, known=None):
-        """What stands for one test whose runs end so, and how often it ran."""
+        """Return the result of one test whose runs have these outcomes, and the number of its runs."""
         tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
         results, ran = {}, []
         machine = matrix.Machine(threading.Semaphore(1), results, known or {}, kernel, None, 0, 2, "", tests, None, "off")
@@ -237,7 +237,7 @@ class Matrix(VerbTest):
         matrix.OUT = self.dir
         with contextlib.redirect_stdout(out):
             self.assertEqual(matrix.report(tests, {"base": ""}, {matrix.Key("base", 0, 2, "state_test"): result}, {}, 1.0), 0)
-        self.assertIn("the base failed, and passed when run again:\n  L0 2 pCPU state_test: reason 0\n", out.getvalue())
+        self.assertIn("flakes of the base (failed, then passed when retried):\n  L0 2 pCPU state_test: reason 0\n", out.getvalue())
 
     def test_base_fails_twice(self):
         result, ran = self.run_again("base", "fail", "fail")
@@ -256,7 +256,7 @@ class Matrix(VerbTest):
 
 
 class Tap(VerbTest):
-    """ci/lib/tap.py: what failed, from what a program prints."""
+    """ci/lib/tap.py: failures in the output of programs."""
 
     HARNESS = """Random seed: 0x12
 TAP version 13

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""scripts/test: its parts, and what it says of those that fail."""
+"""Tests of scripts/test: its parts, and its summary of failures."""
 import os
 import re
 import signal
@@ -9,7 +9,7 @@ from world import VerbTest, finish, ours, read, started, wait_until, write
 
 
 class Test(VerbTest):
-    """scripts/test, with other parts than its own."""
+    """scripts/test, with fake parts."""
 
     def parts(self, *arguments, **broken):
         for name in ("build", "run", "mutants", "bench", "check", "ci/tests/l1", "ci/tests/lockdep", "ci/tests/stress", "ci/build/qemu", "ci/qemu/rules/run", "ci/build/image",
@@ -19,7 +19,7 @@ class Test(VerbTest):
         return self.verb("test", *arguments)
 
     def results(self, passed, failed, skipped, slow=0):
-        """Shell text that leaves these results of the part run."""
+        """Return shell text that writes these results for the part run."""
         lines = ["pass\\tit"] * passed + ["fail\\tit\\twhy"] * failed + ["skip\\tit\\twhy"] * skipped + ["slow\\tit"] * slow
         return f"printf '{''.join(l + chr(92) + 'n' for l in lines)}' | {self.path('ci/lib/tap.py')} --write {self.path('build/results/run.ktap')}\n"
 

@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Mistakes in series, patches/ and selftests/."""
+"""Tests of mistakes in series, patches/ and selftests/."""
 import os
 
 from world import NESTED, VerbTest, World, listed, read, write
 
 
 class BadSeries(VerbTest):
-    """Each way in which patches/ and series can be wrong, with each verb that reads them."""
+    """Each way in which patches/ and series can be wrong, with each command that reads them."""
 
     def setUp(self):
         super().setUp()
         self.names = listed(World.series["series"])
 
     def make_corrupt(self):
-        # A line of the hunk is gone: its header counts one more.
+        # Remove a line of a hunk, but leave its header, which counts the line.
         text = read(self.path(self.names[1]))
         write(self.path(self.names[1]), text.replace("+int nested_second;\n", "", 1))
         return self.names[1], "does not apply"
@@ -95,14 +95,14 @@ class BadSeries(VerbTest):
     def check(self, make):
         words = make()
         self.set_hazards()
-        # The scripts are the same in all of these tests.
+        # Skip shellcheck: the scripts are the same in all of these tests.
         tools = os.path.join(self.dir, "tools")
         os.mkdir(tools)
         os.symlink("/bin/true", os.path.join(tools, "shellcheck"))
         with self.unchanged():
             done = self.verb("check", "--quick", PATH=tools + ":" + self.env["PATH"])
         self.assertEqual(done.status, 1, done)
-        # A verdict on the patches, or a refusal to begin; either names the patch.
+        # The command fails a check or refuses to begin; both messages name the patch.
         for w in words:
             self.assertIn(w, done.out + done.err)
         if "FAILED" not in done.out:
@@ -123,5 +123,5 @@ for _make in [n for n in dir(BadSeries) if n.startswith("make_")]:
     for _verb in ("apply", "tree", "build"):
         setattr(BadSeries, f"test_{_make[5:]}_{_verb}", lambda self, v=_verb, m=_make: self.refused(v, getattr(self, m)))
     if _make not in ("make_edited", "make_not_a_patch"):
-        # These two are to scripts/check what make_corrupt is.
+        # For scripts/check, these two are the same as make_corrupt.
         setattr(BadSeries, f"test_{_make[5:]}_check", lambda self, m=_make: self.check(getattr(self, m)))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What all tests of the commands share: a small kernel with a series of its own, copies of this project, and assertions about commands."""
+"""Code that all tests of the commands share: a small kernel with its own series, copies of this project, and assertions about commands."""
 import collections
 import contextlib
 import ctypes
@@ -20,24 +20,24 @@ from clock import Clock
 
 sys.dont_write_bytecode = True
 TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-# Where programs of ci/ find each other's modules, as ci/lib/common.sh has it.
+# Directories in which the programs of ci/ find each other's modules, as in ci/lib/common.sh.
 MODULES = ("lib", "tests", "bench", "series")
 VERBS = sorted(os.listdir(os.path.join(TOP, "scripts")))
 BRANCH = "kvm-tlb-tags"
 NEUTRAL = "KVM TLB tags series <kvm-tlb-tags@localhost>"
-# Every process that a verb starts inherits this, so that survivors are found, and nobody else's are taken for ours.
+# Every process that a command starts inherits this variable, so that the tests find leftover processes, and only their own.
 MARK = "KVM_TLB_TEST_RUN=" + uuid.uuid4().hex
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
-# All limits here are for what hangs, in seconds that a busy machine makes longer.
+# All limits here are only for commands that hang; they are in seconds of ci/lib/clock.py, which last longer on a busy machine.
 CLOCK = Clock()
 Done = collections.namedtuple("Done", "status out err")
 
 
 class World:
-    """What all tests share: made once, only read (or copied) afterwards."""
+    """Data that all tests share: made once, and only read (or copied) afterwards."""
     tmp = None          # everything is in here
-    env = None          # the environment of every verb
+    env = None          # the environment of every command
     kernel = None       # the small kernel repository, on its base
     series = None       # project files of the series that applies to it
     cache = None        # a cache that has the small kernel as its base
@@ -45,12 +45,12 @@ class World:
 
 
 def environment(home):
-    """Ours, without what the caller set for the verbs, for git, or for a desktop."""
+    """Return our environment without variables that affect the commands, git, or a desktop."""
     env = {k: v for k, v in os.environ.items()
            if not k.startswith(("KVM_TLB_", "GIT_", "XDG_")) and k not in ("KDIR", "VERBOSE", "EMAIL", "TMPDIR")}
     config = os.path.join(home, "gitconfig")
     with open(config, "w", encoding="utf-8") as f:
-        # Nothing here has to survive a power cut.
+        # Turn fsync off: these repositories need not survive a power cut.
         f.write("[user]\n\tname = Sender\n\temail = sender@example.org\n[init]\n\tdefaultBranch = main\n[core]\n\tfsync = none\n")
     name, _, value = MARK.partition("=")
     env.update(HOME=home, GIT_CONFIG_GLOBAL=config, GIT_CONFIG_SYSTEM=os.devnull, GIT_TERMINAL_PROMPT="0", LC_ALL="C",
@@ -65,7 +65,7 @@ def die_with_us():
 
 @contextlib.contextmanager
 def started(args, env, cwd=None):
-    """A process in a group of its own, as a shell with a terminal makes them; whatever happens, the group ends with the block."""
+    """Start a process in its own group, as an interactive shell does; always kill the group at the end of the block."""
     p = subprocess.Popen(args, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                          start_new_session=True, preexec_fn=die_with_us)
     try:
@@ -96,7 +96,7 @@ def run(args, env=None, cwd=None, timeout=120):
 
 
 def ours():
-    """Process id -> command line of what is left of the verbs that were started."""
+    """Map the process ids of all running processes of the tests' commands to their command lines."""
     left = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         if int(pid) == os.getpid():
@@ -109,7 +109,7 @@ def ours():
                 line = f.read().replace(b"\0", b" ").decode(errors="replace").strip()
         except OSError:
             continue
-        # A zombie has no command line, and waits only for its parent.
+        # Ignore a zombie, which has no command line.
         if line:
             left[int(pid)] = line
     return left
@@ -159,7 +159,7 @@ def commit(repo, subject, files, author=NEUTRAL, body="A line that says why.\n")
 
 
 def digest(top, skip=()):
-    """Relative path -> content of every file below top."""
+    """Map the relative path of every file below top to a hash of its content."""
     found = {}
     for where, dirs, files in os.walk(top):
         dirs[:] = [d for d in dirs if os.path.relpath(os.path.join(where, d), top) not in skip]
@@ -174,7 +174,7 @@ def digest(top, skip=()):
 
 
 def state(repo):
-    """What a user has in a repository: branches, where HEAD is, every file, what is staged, what is under way."""
+    """Return all of a user's state in a repository: branches, HEAD, files, staged changes, operations in progress."""
     if not os.path.isdir(os.path.join(repo, ".git")):
         return digest(repo) if os.path.isdir(repo) else None
     return {
@@ -193,7 +193,7 @@ def numbered(name, lines=60):
 
 
 def edited(text, line, words):
-    """text with its given line, counted from 1, replaced."""
+    """Return text with one line, counted from 1, replaced."""
     lines = text.splitlines(keepends=True)
     lines[line - 1] = words + "\n"
     return "".join(lines)
@@ -209,11 +209,11 @@ def makefile(version, patchlevel):
 
 
 def kernel_files():
-    """The least that the verbs, b4, get_maintainer.pl and checkpatch.pl take for a kernel tree."""
+    """Return the least files that the commands, b4, get_maintainer.pl and checkpatch.pl accept as a kernel tree."""
     files = {f: "text\n" for f in ("COPYING", "CREDITS", "Kbuild", "Kconfig", "README", "Documentation/index.rst", "include/a.h",
                                    "drivers/a.c", "fs/a.c", "init/a.c", "ipc/a.c", "kernel/a.c", "lib/a.c")}
     files["Makefile"] = makefile(7, 9)
-    # ci/lib/kernel.sh looks for the series' options.
+    # ci/lib/kernel.sh looks for the series' options here.
     files["arch/x86/kvm/Kconfig"] = "config KVM\n\tbool\n"
     for path in (SVM, NESTED, VMX, SELFTEST):
         files[path] = "// SPDX-License-Identifier: GPL-2.0\n" + numbered(os.path.basename(path)[:-2])
@@ -227,14 +227,14 @@ def clone(to, repo=None):
 
 
 def listed(series):
-    """The patches that the text of a series file names."""
+    """Return the patches that the text of a series file lists."""
     return [l for l in series.splitlines() if l and not l.startswith("#")]
 
 
 def format_patches(repo, base, parts=(("whole", None),)):
-    """The files that scripts/export has to write for the commits after base: numbered by directory, in git's plain form.
+    """Return the files that scripts/export must write for the commits after base, numbered by directory, in git's plain format.
 
-    parts: (name, number of commits) of each; None: the rest.
+    parts: (name, number of commits) of each part; None stands for the rest.
     """
     files, lines, count = {}, [], collections.Counter()
     heads = [name for name, n in parts for name in [name] + [None] * ((n or 1) - 1)]
@@ -262,11 +262,11 @@ def make_world():
     World.kernel = os.path.join(World.tmp, "kernel")
     subprocess.run(["git", "init", "-q", World.kernel], env=World.env, check=True)
     files = kernel_files()
-    # The real ones, from the base that scripts/setup imported.
+    # Take these files from the real base, which scripts/setup imported.
     bare = os.path.join(World.real_cache, "linux.git")
     tag = "base/" + re.search("(?m)^version=(.*)", read(os.path.join(TOP, "ci/inputs/base")))[1].replace("~", "_")
     if subprocess.run(["git", "--git-dir", bare, "rev-parse", "-q", "--verify", "refs/tags/" + tag], stdout=subprocess.DEVNULL, check=False).returncode:
-        raise SystemExit("no base in the cache: run scripts/setup")
+        raise SystemExit("run.py: there is no base in the cache: run scripts/setup")
     for name in ("MAINTAINERS", "scripts/get_maintainer.pl", "scripts/checkpatch.pl", "scripts/spelling.txt",
                  "scripts/const_structs.checkpatch"):
         files[name] = subprocess.run(["git", "--git-dir", bare, "show", f"{tag}:{name}"], stdout=subprocess.PIPE,
@@ -277,7 +277,7 @@ def make_world():
     base = commit(World.kernel, "Linux 7.9", files)
     git(World.kernel, "tag", "base/7.9", base)
 
-    # A series in which the third patch stands on the first, the second makes a file, the last is a selftest.
+    # Make a series in which the third patch depends on the first, the second adds a file, and the last is a selftest.
     work = clone(os.path.join(World.tmp, "series"))
     svm = edited(files[SVM], 10, "int svm_first;")
     commit(work, "KVM: SVM: Name the first number", {SVM: svm})
@@ -323,7 +323,7 @@ Nothing happens, either.
 
 
 class VerbTest(unittest.TestCase):
-    """A copy of the project with the small series, a clone of the small kernel, and assertions about verbs."""
+    """A copy of the project with the small series, a clone of the small kernel, and assertions about commands."""
     maxDiff = None
 
     def setUp(self):
@@ -340,7 +340,7 @@ class VerbTest(unittest.TestCase):
         shutil.rmtree(self.path("docs/cover-letters"))
         for name in ("one", "two"):
             write(self.path("docs/cover-letters", name + ".txt"), f"KVM: Part {name}\n\nWhat part {name} is about.\n")
-        # Port 9 of this machine: nobody listens, so a verb that should not need the network does not find one either.
+        # Use a mirror on a port without a listener, so that a command that needs the network fails.
         self.env = {**World.env, "KVM_TLB_CACHE": World.cache, "TMPDIR": self.tmpdir, "KVM_TLB_MIRROR": "http://127.0.0.1:9/debian"}
         self.env["PYTHONPATH"] = ":".join(self.path("ci", d) for d in MODULES)
         self.addCleanup(end_ours)
@@ -351,13 +351,13 @@ class VerbTest(unittest.TestCase):
         self.assertEqual(os.listdir(self.tmpdir), [], "temporary files are left")
         self.assertTrue(self.lock_is_free(), "the lock is still held")
 
-    # what tests are made of
+    # helpers of the tests
 
     def path(self, *names):
         return os.path.join(self.project, *names)
 
     def set_base(self, version):
-        """What the project pins."""
+        """Set the version of the base that the project pins."""
         path = self.path("ci/inputs/base")
         write(path, re.sub("(?m)^version=.*", f"version={version}", read(path)))
 
@@ -369,7 +369,7 @@ class VerbTest(unittest.TestCase):
             write(self.path(name), text)
 
     def set_hazards(self):
-        """A page of hazards, and mutants, that go with the small series; the project's own page names its own patches."""
+        """Replace the page of hazards and the mutants by ones for the small series, because the project's own page names its own patches."""
         write(self.path("docs/hazards.md"), HAZARDS)
         for name in os.listdir(self.path("ci/mutants")):
             os.remove(self.path("ci/mutants", name))
@@ -399,7 +399,7 @@ class VerbTest(unittest.TestCase):
     def source_files(self):
         return digest(self.project, skip=("build",))
 
-    # what they assert
+    # assertions of the tests
 
     def assert_ok(self, done, *fragments):
         self.assertEqual(done.status, 0, done)
@@ -407,13 +407,14 @@ class VerbTest(unittest.TestCase):
             self.assertIn(f, done.out + done.err)
 
     def assert_refuses(self, done, verb, *fragments, status=None):
-        """One line on standard error, the verb's, with the fragments; details that belong to it are indented."""
+        """The command must fail with one line on standard error that begins with its name and contains the fragments; indented details may
+        follow or precede it."""
         if status is None:
             self.assertGreater(done.status, 0, done)
             self.assertLess(done.status, 125, done)
         else:
             self.assertEqual(done.status, status, done)
-        # "base: ..." is what scripts/setup and scripts/build say of their progress.
+        # Ignore the progress lines "base: ..." of scripts/setup and scripts/build.
         lines = [l for l in done.err.splitlines() if not l.startswith(("    ", "base: "))]
         self.assertEqual(len(lines), 1, f"not one line: {done}")
         self.assertTrue(lines[0].startswith(verb + ": "), lines[0])
@@ -423,7 +424,7 @@ class VerbTest(unittest.TestCase):
 
     @contextlib.contextmanager
     def unchanged(self, *repos):
-        """Nothing of the project but build/ changes in the block, and nothing at all of the repositories."""
+        """The block must not change the repositories, nor files of the project outside build/."""
         before = self.source_files(), [state(r) for r in repos]
         yield
         self.assertEqual(self.source_files(), before[0])

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""missing.py KDIR [PART]: the patches of the parts that KDIR lacks, up to PART; called by scripts/apply, with in_parts as its input.
+"""missing.py KDIR [PART]: print the patches of the parts that KDIR lacks, up to PART; called by scripts/apply, with the output of in_parts as input.
 
-A line "# ..." names each part that KDIR has: all of its patches are among the last commits, with the same subject and patch-id.
+Prints a line "# ..." for each part that KDIR has: all of its patches are among the last COMMITS commits, with the same subject and patch-id.
 """
 import collections
 import os

@@ -1,10 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""parts.py REPO BASE REV: lines "PART DIRECTORY COMMIT", one for each commit of BASE..REV; called by ci/series/format and scripts/send.
+"""parts.py REPO BASE REV: print a line "PART DIRECTORY COMMIT" for each commit of BASE..REV; called by ci/series/format and scripts/send.
 
-A branch has no place for parts.  A commit keeps the part under which series has its subject.  A new or renamed commit takes the part of the
-commit before it; but a kernel commit that follows a selftest begins the next part.  A line "# ..." says so for each, and names each
-part that has no commit any more.
+A branch does not record parts.  A commit stays in the part that lists its subject in series.  A new or renamed commit joins the part of the
+commit before it, but a kernel commit that follows a selftest begins the next part.  Prints a line "# ..." for each such commit, and for each
+part that has no commits left.
 """
 import email
 import email.policy
@@ -19,7 +19,7 @@ HEADING = re.compile("# part ([a-z0-9-]+)$")
 
 
 def subject_of(path):
-    """What git am makes of a patch's subject, or None if there is no such file: scripts/export is to mend that."""
+    """The subject that git am would give the commit, or None if the file is missing, because scripts/export has to restore it."""
     try:
         with open(path, "rb") as f:
             subject = email.message_from_binary_file(f, policy=email.policy.default)["Subject"]
@@ -29,7 +29,7 @@ def subject_of(path):
 
 
 def read_series():
-    """The parts in order, and subject -> part."""
+    """Return the parts in order, and a map from subject to part."""
     parts, part_of = [], {}
     try:
         with open(os.path.join(TOP, "series"), encoding="utf-8") as f:
@@ -43,13 +43,13 @@ def read_series():
         elif line and not line.startswith("#") and parts:
             part_of[subject_of(os.path.join(TOP, line))] = parts[-1]
     if not parts:
-        die('series has no heading, so that no commit has a part: write "# part NAME" above the patches')
+        die('series has no heading, so no commit belongs to a part: write "# part NAME" above the patches')
     part_of.pop(None, None)
     return parts, part_of
 
 
 def read_commits(repo, base, rev):
-    """(id, subject, does it touch selftests alone) of each commit."""
+    """Yield (id, subject, whether it touches only selftests) for each commit."""
     git = ["git", "-C", repo]
     ids = subprocess.run([*git, "rev-list", "--reverse", f"{base}..{rev}"], stdout=subprocess.PIPE, check=True).stdout
     out = subprocess.run([*git, "-c", "core.quotePath=false", "-c", "i18n.logOutputEncoding=UTF-8", "diff-tree", "--stdin", "--always", "-r", "--no-renames",
@@ -63,7 +63,7 @@ def read_commits(repo, base, rev):
 
 
 def assign(parts, part_of, commits):
-    """Part, directory and id of each commit; for those that have no part of their own, a line that says which one it is."""
+    """Yield a line with part, directory and id of each commit; before it, a line "# ..." if series does not list the commit."""
     part, last, selftest = parts[0], "", ""
     for c, subject, is_selftest in commits:
         name = f'{c[:12]} ("{subject}")'
@@ -72,15 +72,15 @@ def assign(parts, part_of, commits):
         if not known and selftest and not is_selftest and new != parts[-1]:
             new = parts[parts.index(new) + 1]
         if parts.index(new) < parts.index(part):
-            die(f"commit {name} is of part {new}, but comes after one of part {part}, {last}: put the commits in order with git rebase, "
+            die(f"commit {name} belongs to part {new}, but comes after one of part {part}, {last}: reorder the commits with git rebase, "
                 "or, if series is right, run scripts/tree --reset")
         if new != part:
             part, selftest = new, ""
         if selftest and not is_selftest:
-            die(f"commit {name} comes after a selftest of its part, {part}, {selftest}: selftests are applied on top of the kernel's patches, "
-                "move it up with git rebase")
+            die(f"commit {name} comes after a selftest of its part, {part}, {selftest}: selftests come after all kernel patches of a part, "
+                "so move it up with git rebase")
         if not known:
-            yield f'# new in part {part}: "{subject}" (to have it elsewhere, move its line in series, then scripts/tree --reset)'
+            yield f'# new in part {part}: "{subject}" (to change that, move its line in series, then run scripts/tree --reset)'
         last, selftest = name, name if is_selftest else ""
         yield f"{part} {'selftests' if is_selftest else 'patches'} {c}"
 
@@ -90,7 +90,7 @@ def main():
     parts, part_of = read_series()
     lines = list(assign(parts, part_of, read_commits(repo, base, rev)))
     has = {l.split()[0] for l in lines}
-    for line in lines + [f"# part {p} has no commit any more" for p in parts if p not in has]:
+    for line in lines + [f"# part {p} has no commits left" for p in parts if p not in has]:
         print(line)
 
 

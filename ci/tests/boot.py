@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""boot.py [--share DIR] [--qemu-arg ARG] -- IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: called by scripts/boot.  CPUS: as in guest.py."""
+"""boot.py [--share DIR] [--qemu-arg ARG] -- IMAGE LEVEL CPUS TIMEOUT MODEL [CMD...]: boot a guest; called by scripts/boot.  CPUS: see guest.py."""
 import argparse
 import re
 import shlex
@@ -42,10 +42,10 @@ def main():
         guest = Guest(args.image, args.level, args.cpus, command or "exec sh -i", interactive=not command, model=args.model,
                       share=args.share, qemu_args=args.qemu_arg)
         if timeout:
-            # Not a signal: on a busy machine the next one would come before the clock has been read.
+            # Use a thread, not a timer signal: on a busy machine the next signal would arrive before the clock has been read.
             threading.Thread(target=watch, daemon=True).start()
         if command:
-            # Each level's terminal puts a return before the newline; give back what CMD wrote.
+            # Remove the carriage returns that each level's terminal adds, to pass on exactly the output of CMD.
             for line in guest.qemu.stdout:
                 sys.stdout.buffer.write(re.sub(rb"\r+\n", b"\n", line))
                 sys.stdout.buffer.flush()

@@ -1,9 +1,10 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""matrix.py [options] BASE-IMAGE SERIES-IMAGE OUTDIR [PATTERN...]: called by scripts/run; "-" leaves a kernel out.
+"""matrix.py [options] BASE-IMAGE SERIES-IMAGE OUTDIR [PATTERN...]: called by scripts/run; "-" in place of an image leaves that kernel out.
 
-Runs ci/tests/selftests.list on both kernels, in L0 and in L1, with 1 and 2 pCPUs, prints the table and writes selftests.tsv.
-Exit status 0: the series fails nowhere where the base does not, and the base only where ci/tests/known-failures says so, or once of two times.
+Runs ci/tests/selftests.list on both kernels, in L0 and in L1, with one and two pCPUs, prints the table and writes selftests.tsv.
+Exit status 0: the series fails no test that the base passes, and each failure of the base is listed in ci/tests/known-failures.  An unlisted
+failure of the base is retried once; flakes are reported.
 """
 import argparse
 import collections
@@ -21,31 +22,32 @@ import machine
 import tap
 from guest import TOP, Guest, GuestError, die, say_where
 
-# Limits are seconds of ci/lib/clock.py.  For booting: L0, and L1 in it.
+# Limits are in seconds of ci/lib/clock.py.  These are the limits for booting L0, and L1 in it.
 BOOT = {0: 120, 1: 240}
-# A test that takes longer than the list says is too slow; it hangs if it isn't over after so many times as long.
+# A test that takes longer than its limit in the list is too slow; one that takes PATIENCE times as long hangs.
 PATIENCE = 3
-# The limit of a test of somebody's tree that is not in the list.
+# The limit of a test that is not in the list (--tree only).
 UNLISTED = 60
-# Then the guest ends it; one that does not do so in this time hangs itself.
+# The guest gets this much time to end a test that hangs; after that, the guest itself hangs.
 GRACE = 60
 
 KERNELS = ("base", "series")
 Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("-", "", "", KERNELS))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
-# outcome: pass, skip, fail or slow.  failed: the cases that failed, with their messages, as ci/lib/tap.py has them.
+# outcome: pass, skip, fail or slow.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
 Result = collections.namedtuple("Result", "outcome seconds note tlb failed", defaults=(None, ()))
-# Counters of the TLB model that go into the TSV, as ci/guest/svm-tlb.c names them.  walks: page walks of an unbounded TLB.
+# Counters of the TLB model that go into the TSV, with the names of ci/guest/svm-tlb.c.  walks: page walks of an unbounded TLB.
 COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
-# Begins the note of what passed only when it was run again.
+# The note of a test that passed only when it was retried begins with this.
 FIRST = "failed before: "
 
 
 def read_list(path):
-    """Lines: command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [-- arguments].
+    """Parse lines "command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [-- arguments]".
 
-    Parameters are kvm_amd's, or kvm's with "kvm." before them.  "01" means 0 and 1; pCPUs "12/2": 1 and 2 in L0, 2 under L1; cpu: is for L0's processor.
-    only:series: not on the base, and no part of the name.  seed:N: what is random in the program is the same each time.
+    levels: "01" means 0 and 1.  pCPUs: "12/2" means one and two in L0, and two under L1.  only:series: do not run on the base; this is not a
+    part of the test's name.  seed:N: use the same random numbers in each run.  Parameters are those of kvm_amd, or, with the prefix "kvm.",
+    those of kvm.  cpu: a property of L0's processor.
     """
     tests = []
     with open(path, encoding="utf-8") as f:
@@ -56,13 +58,13 @@ def read_list(path):
             head, _, arguments = line.partition(" -- ")
             fields = head.split()
             if len(fields) < 4 or not re.fullmatch("[01]+ [12]+(/[12]+)? [0-9]+", " ".join(fields[1:4])):
-                die(f"{path}:{number}: not a test line: {line}")
+                die(f"{path}:{number}: not a test, which is PROGRAM LEVELS PCPUS SECONDS ...: {line}")
             kernels = tuple(k for k in KERNELS if f"only:{k}" in fields[4:]) or KERNELS
             fields = [f for f in fields if f not in [f"only:{k}" for k in KERNELS]]
             params = [f for f in fields[4:] if not f.startswith(("cpu:", "seed:"))]
             seed = "".join(f"env RIG_SEED={f[5:]} " for f in fields[4:] if f.startswith("seed:"))
             if not re.fullmatch("(env RIG_SEED=[0-9]+ )?", seed):
-                die(f"{path}:{number}: a seed is a number, and there is one at most: {line}")
+                die(f"{path}:{number}: a seed is a number, and a test has at most one: {line}")
             cpu = "".join("," + f[4:] for f in fields[4:] if f.startswith("cpu:"))
             name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
             pcpus = fields[2].split("/")
@@ -72,7 +74,7 @@ def read_list(path):
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
-            die(f"{path}: {n} stands there twice: remove one")
+            die(f"{path}: {n} is listed twice: remove one")
     return tests
 
 
@@ -81,14 +83,15 @@ def called(test, pattern):
 
 
 def programs(test):
-    """What it runs, as selftests are called in their Makefile: the row's program, and the one that it starts, if it does so."""
+    """Return the programs that a test runs, as their Makefile names them: the program of the row, and one that this program starts."""
     return {w[2:] for w in test.command.split() if w.startswith("./")}
 
 
 def one_of_each(tests, own, other, parameters):
-    """A short list for a kernel that has these parameters: in L0, and on its usual processor if a program has such a row.
+    """Return a short list of tests for L0 of a kernel whose kvm_amd has these parameters.
 
-    The rows that the base runs as well of the programs in own, or the first one; one row of each in other.
+    For each program in own, the list has all rows that the base runs as well, or else the first row; for each program in other, it has one
+    row.  Rows without cpu: are preferred.
     """
     tests = [t for t in tests if 0 in t.levels and
              all(p.startswith("kvm.") or p.partition("=")[0] in parameters for p in t.params.split(",") if p != "-")]
@@ -102,14 +105,14 @@ def one_of_each(tests, own, other, parameters):
 
 
 def runs_on(test, kernel):
-    """only:series is about the base.  Somebody's tree may have what the test needs, and else the test says so."""
+    """Return whether the test runs on the kernel.  A --tree kernel runs all tests: it may have what a test needs, or the test skips."""
     return kernel in test.kernels or kernel == "tree"
 
 
 def of_tree(tests, directory, patterns):
-    """The tests as somebody's tree has them, and why it has not the others: their names -> the reason.
+    """Return a map from the names of the tests that this tree cannot run to the reasons.  Adds selftests that are not in the list to tests.
 
-    directory: of its kernel, selftests and modules.  A pattern that no test is called may be the program of one that is not in the list.
+    directory: contains the kernel, selftests and modules of the tree.  A pattern that matches no test may be a selftest that is not in the list.
     """
     out = subprocess.run(["modinfo", "-F", "parm", os.path.join(directory, "kvm-amd.ko")], stdout=subprocess.PIPE, check=True).stdout
     parameters = {l.partition(":")[0] for l in out.decode().splitlines()}
@@ -129,7 +132,7 @@ def of_tree(tests, directory, patterns):
 
 
 def read_known(path):
-    """Lines: L<level> test name : reason.  The level may be L* for both.  A reason that begins with fixed: is the base's alone."""
+    """Parse lines "L<level> test name : reason".  L* stands for both levels.  "fixed:" before a reason means that only the base may fail."""
     known = {}
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
@@ -137,26 +140,26 @@ def read_known(path):
                 continue
             m = re.match(r"L([01*]) (.+?) : (.+)", line)
             if not m:
-                die(f"{path}:{number}: not 'L<level> name : reason'")
+                die(f"{path}:{number}: not a known failure: write 'L<level> name : reason'")
             for level in ("01" if m[1] == "*" else m[1]):
                 known[int(level), m[2]] = m[3].strip()
     return known
 
 
 class Limits(threading.Thread):
-    """Ends a test, or the guest, when its time is over, and tells the guest how slow it is."""
+    """A thread that ends a test, or the guest, after its time limit, and tells the guest how slow it is."""
 
     def __init__(self, guest, seconds):
         super().__init__(daemon=True)
         self.guest, self.over = guest, threading.Event()
         self.deadline, self.word = seconds, None
-        self.told = False       # the guest, to end the test
-        self.why = None         # seconds after which the guest was ended
+        self.told = False       # whether the guest was told to end the test
+        self.why = None         # seconds after which the guest was stopped
         self.slow = None
         self.start()
 
     def begin(self, deadline, word=None):
-        """What begins now has to end until then.  word: what the guest is told if it doesn't."""
+        """Set the limit for what begins now.  word: the line that the guest gets after the deadline."""
         self.deadline, self.word, self.told = deadline, word, False
 
     def tell(self, text):
@@ -181,14 +184,14 @@ class Limits(threading.Thread):
 
 
 class Machine(machine.Machine):
-    """One kernel at one level with one number of pCPUs of one kind: boots as often as it takes to run every test once."""
+    """One kernel at one level, with one number of pCPUs of one kind.  Boots as often as needed to run every test once."""
 
     patience = PATIENCE
 
     def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, qemu, model):
         super().__init__(f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
-        # The oracle is exact on one processor; on two, the legal window between zap and flush would be most of what it sees.  It doubles
-        # the time that L1 takes, whose entries are many, for which the base in L0 has to do.
+        # The oracle is exact on one processor; on two, it would mostly report the legal window between zap and flush.  It doubles the time
+        # of L1, so the base runs with it in L0 only.
         self.model = "strict" if model == "on" and pcpus == 1 and not (kernel == "base" and level == 1) else model
         self.results, self.known, self.qemu = results, known, qemu
         self.kernel, self.image, self.level, self.pcpus, self.cpu, self.tests = kernel, image, level, pcpus, cpu, tests
@@ -199,7 +202,7 @@ class Machine(machine.Machine):
         if stale and outcome == "pass":
             outcome, note = "fail", f"the oracle found {stale} stale translations at VMRUN"
         elif outcome == "pass" and seconds > test.limit:
-            outcome, note = "slow", f"it passed, but took {seconds:.0f} s, and its limit is {test.limit} s"
+            outcome, note = "slow", f"it passed, but took {seconds:.0f} s with a limit of {test.limit} s"
         self.results[self.key(test)] = Result(outcome, seconds, note, tlb, failed)
 
     def work(self):
@@ -222,9 +225,9 @@ class Machine(machine.Machine):
                 break
 
     def confirm(self):
-        """What the base fails and nobody expected runs once more: it says something about the base, not about the series.
+        """Retry the base's unlisted failures once: they may be flakes, and say nothing about the series.
 
-        What fails again has to be listed.  What passes then keeps what was said first in its note, and the report names it.
+        A test that fails again must be listed.  If it passes, its note keeps the message of the failure, and the report names it.
         """
         first = [(t, self.results[self.key(t)]) for t in self.tests if (self.level, t.name) not in self.known]
         first = [(t, was) for t, was in first if was.outcome == "fail" and not was.note.startswith("not run")]
@@ -237,7 +240,7 @@ class Machine(machine.Machine):
         return Key(self.kernel, self.level, self.pcpus, test.name)
 
     def boot(self, todo):
-        """Run todo in one boot; returns what could not be run because the guest died on the way."""
+        """Run todo in one boot; return the tests that could not run because the guest died before them."""
         lines = "".join(f"{i} {t.params} {t.command}\n" for i, t in enumerate(todo))
         command = f"cat >/tmp/list <<'END'\n{lines}END\nexec run-tests /tmp/list\n"
         self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu,
@@ -245,16 +248,16 @@ class Machine(machine.Machine):
         clock = guest.clock
         current, start, reached, case = None, 0, 0, ""
         before = tlb = None
-        # Line by line: an interrupted run shows how far it came.
+        # Buffer only lines, so that the log of an interrupted run is complete.
         log = open(os.path.join(OUT, "log", self.label.replace(" ", "-") + ".txt"), "a", buffering=1, encoding="utf-8")
-        # When the guest hangs, and when and how it is told to end a test before.
+        # This thread ends tests, and the guest, that hang.
         limits = Limits(guest, BOOT[self.level])
         died = None
         try:
             failed, said = None, []
 
             def end_of_output():
-                """A test that failed has said all."""
+                """Store the result of a failed test after its output has ended."""
                 nonlocal failed, said
                 if failed:
                     test, seconds, note, counts = failed
@@ -262,7 +265,7 @@ class Machine(machine.Machine):
                     text = tap.one_line(cases)
                     for line in said:
                         if line.startswith("RIG_SEED="):
-                            cases[-1][1].append(f"seed:{line[9:]} in its row makes it use the same random numbers again")
+                            cases[-1][1].append(f"to repeat its random numbers, add seed:{line[9:]} to its row")
                     if not cases[0][0]:
                         note += ": " * bool(text) + text
                     elif note.startswith("status "):
@@ -321,7 +324,7 @@ class Machine(machine.Machine):
             guest.close()
         stale = counters.get("audit", 0) + counters.get("audit_rights", 0)
         if self.level == 1 and stale:
-            # L0's counters do not tell which test of L1 it was.
+            # L0's counters do not show which test in L1 caused it.
             self.results[Key(self.kernel, 1, self.pcpus, "oracle")] = \
                 Result("fail", 0, f"{stale} stale translations at VMRUN")
         if died:
@@ -330,8 +333,8 @@ class Machine(machine.Machine):
         if current is not None:
             self.error = died or "the guest ended"
             if self.kernel == "base" and todo[current].name not in self.again:
-                # Stale translations let a guest write to memory that isn't its own any more: it may be L0's.
-                print(f"{self.label}: {todo[current].name}: the guest died, trying again: " + self.error.split("\n")[0], flush=True)
+                # Stale translations let a guest write to memory that it no longer owns, and that may belong to L0.
+                print(f"{self.label}: {todo[current].name}: the guest died, so the test is retried: " + self.error.split("\n")[0], flush=True)
                 self.again.add(todo[current].name)
                 return todo[current:]
             why = "the guest died: " + self.error.split("\n", maxsplit=1)[0]
@@ -347,14 +350,14 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--levels", default="01")
     parser.add_argument("--pcpus", default="12")
-    parser.add_argument("--model", default="on", choices=("on", "off"), help="of the TLB; with one pCPU its oracle is on as well")
-    parser.add_argument("--slow", type=int, default=1, help="factor for all time limits: the kernel checks itself")
-    parser.add_argument("--patience", type=int, default=PATIENCE, help="a test hangs that takes so many times its limit")
+    parser.add_argument("--model", default="on", choices=("on", "off"), help="the TLB model; with one pCPU, its oracle is on as well")
+    parser.add_argument("--slow", type=int, default=1, help="factor for all time limits, for kernels with debug options")
+    parser.add_argument("--patience", type=int, default=PATIENCE, help="a test hangs if it takes this many times its limit")
     parser.add_argument("--list", default=os.path.join(TOP, "ci/tests/selftests.list"))
-    parser.add_argument("--own", help="programs, with commas between them: a short list, see one_of_each()")
-    parser.add_argument("--other", default="", help="programs of which one row is enough")
-    parser.add_argument("--parameters", default="", help="what kvm_amd has")
-    parser.add_argument("--tree", help="directory of the kernel that SERIES-IMAGE was made of, which is not the series' but that of somebody's tree")
+    parser.add_argument("--own", help="run a short list for these programs, separated by commas; see one_of_each()")
+    parser.add_argument("--other", default="", help="with --own: more programs, of which one row each is enough")
+    parser.add_argument("--parameters", default="", help="with --own: the parameters of kvm_amd")
+    parser.add_argument("--tree", help="SERIES-IMAGE was made from a --tree kernel, which is in this directory")
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
@@ -369,21 +372,22 @@ def main():
     tests = [t for t in tests if not patterns or any(called(t, p) for p in patterns)]
     for p in patterns:
         if not any(called(t, p) for t in tests):
-            die(f"no test in ci/tests/selftests.list is called {p}" + (", and this tree has no such selftest" if args.tree else ""))
+            die(f"no test in ci/tests/selftests.list is called {p}" + (", and this tree has no such selftest" if args.tree else "") +
+                ": see scripts/run --list")
     tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
                         pcpus={l: [p for p in ps if str(p) in args.pcpus] for l, ps in t.pcpus.items()}) for t in tests]
     tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(runs_on(t, k) for k in images)]
     if args.own is not None:
         tests = one_of_each(tests, *(list(filter(None, a.split(","))) for a in (args.own, args.other, args.parameters)))
     if not tests:
-        die("no test in ci/tests/selftests.list runs at this level, on this kernel, with so many pCPUs")
+        die("no test in ci/tests/selftests.list runs at this level, on this kernel, with that number of pCPUs: change the options")
     qemu = say_where("qemu")
     results, machines = {}, []
     results.update({Key("tree", l, p, t.name): Result("skip", 0, missing[t.name]) for t in tests if t.name in missing
                     for l in t.levels for p in t.pcpus[l]})
     at_once = machine.at_once()
     slots = threading.Semaphore(at_once)
-    # The longest first, so that no core idles at the end.
+    # Start the machines that take longest first, so that no core idles at the end.
     cpus = sorted({t.cpu for t in tests})
     kinds = []
     for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
@@ -420,7 +424,7 @@ CELL = {"pass": "pass", "skip": "skip", "fail": "FAIL", "slow": "too slow"}
 
 
 def cell(results, kernel, level, name, all_pcpus):
-    """What became of it; with the number of pCPUs if it matters."""
+    """Return the outcome of a test, with the number of pCPUs if outcomes differ."""
     got = {p: results.get(Key(kernel, level, p, name)) for p in all_pcpus}
     got = {p: r for p, r in got.items() if r}
     if not got:
@@ -453,7 +457,7 @@ def report(tests, images, results, known, seconds):
                 expected.append((k, listed))
             else:
                 bad.append((k, r, "the base passes" if k.kernel == "series" and base and base.outcome != "fail" else
-                            "fixed by the series, says ci/tests/known-failures" if listed else "not in ci/tests/known-failures"))
+                            "fixed by the series according to ci/tests/known-failures" if listed else "not in ci/tests/known-failures"))
         elif k.kernel == "base" and r.outcome == "pass" and (k.level, k.name) in known:
             cured.add((k.level, k.name))
     if skips:
@@ -466,11 +470,11 @@ def report(tests, images, results, known, seconds):
             print(f"  L{level} {name}: {known[level, name]}")
     again = [(k, r) for k, r in sorted(results.items()) if r.outcome == "pass" and r.note.startswith(FIRST)]
     if again:
-        print("the base failed, and passed when run again:")
+        print("flakes of the base (failed, then passed when retried):")
         for k, r in again:
             print(f"  L{k.level} {k.pcpus} pCPU {k.name}: {r.note[len(FIRST):]}")
     for level, name in sorted(cured):
-        print(f"in ci/tests/known-failures, but the base passes: L{level} {name}")
+        print(f"listed in ci/tests/known-failures, but the base passes: L{level} {name}")
     for k, r, why in bad:
         print(f"FAIL: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note} ({why})")
         for case, said in r.failed:

@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """mutants.py IMAGE OUT MODEL[,MODEL] SEEDS [NAME...]: run the tests that each mutant in ci/mutants names, with that mutant switched on.
 
-IMAGE has all mutants in it, see ci/build/mutants.  The tests run once with each seed from 1 to SEEDS, of what is random in them; the TLB model
-draws nothing as long as it's unbounded.  Writes OUT.ktap and prints the table.  Exit status 0: with the TLB model on every
-mutant is killed with each seed, i.e. a test fails or the guest dies, and with none switched on every test passes.
+IMAGE contains all mutants, see ci/build/mutants.  The tests run once with each seed from 1 to SEEDS for their random numbers; an unbounded
+TLB model uses no random numbers.  Writes OUT.ktap and prints the table.  Exit status 0: with the TLB model on, each mutant is killed with each
+seed (a test fails or the guest dies), and without a mutant all tests pass.
 """
 import collections
 import csv
@@ -13,18 +13,20 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
 
 import matrix
 import tap
+from guest import PR_SET_PDEATHSIG, libc
 
 TOP = matrix.TOP
 CACHE = os.environ["CACHE"]
 LIMIT = 90
-# The tests' programs, their kernel and QEMU are in the image, what else decides about a verdict is here.
-SOURCES = ("tests/mutants.py", "tests/matrix.py", "lib/guest.py", "lib/clock.py", "lib/tap.py")
+# A verdict depends on these files, and on the image, which has the kernel, QEMU and the programs of the tests.
+SOURCES = ("tests/mutants.py", "tests/matrix.py", "lib/guest.py", "lib/machine.py", "lib/clock.py", "lib/tap.py")
 
 
 class Tests(list):
@@ -32,8 +34,12 @@ class Tests(list):
     cases = ()
 
 
+def ends_with_its_parent():
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 def mutants():
-    """Name -> its tests.  The patches' order is that in which they apply, the first one is the switch."""
+    """Map the name of each mutant to its tests, in the order in which the patches apply.  The first patch is the switch."""
     found = {}
     for path in sorted(glob.glob(os.path.join(TOP, "ci/mutants/*.patch")))[1:]:
         with open(path, encoding="utf-8") as f:
@@ -41,10 +47,10 @@ def mutants():
         where = os.path.relpath(path, TOP)
         m = re.search(r"^Tests: (\S.*)$", text, re.M)
         if not m:
-            matrix.die(f"{where} does not say which tests kill it: add a line Tests: NAME...")
+            matrix.die(f"{where} does not name the tests that kill it: add a line Tests: NAME...")
         name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
         if f'MUTANT("{name}")' not in text:
-            matrix.die(f'{where} does not check MUTANT("{name}"): it could not be switched on')
+            matrix.die(f'{where} does not check MUTANT("{name}"), so it cannot be switched on: add the check')
         found[name] = Tests(m[1].split())
         cases = re.search(r"^Cases: (\S.*)$", text, re.M)
         found[name].cases = tuple(cases[1].split()) if cases else ()
@@ -52,13 +58,13 @@ def mutants():
 
 
 def rows(name, patterns, seeds):
-    """The list's lines for these tests in L0, with the mutant switched on, one for each seed."""
+    """Return lines for a list of tests: these tests in L0, with the mutant switched on, once for each seed."""
     pcpus_of = {}
     with open(os.path.join(TOP, "ci/tests/selftests.list"), encoding="utf-8") as f:
         listed = [l.split() for l in f if l.strip() and not l.startswith("#")]
     tests = matrix.read_list(os.path.join(TOP, "ci/tests/selftests.list"))
     for pattern in patterns:
-        # NAME@1: on one pCPU only.
+        # NAME@1 runs on one pCPU only.
         pattern, _, pcpus = pattern.partition("@")
         mine = [(t, w) for t, w in zip(tests, listed) if 0 in t.levels and matrix.called(t, pattern)]
         if not mine:
@@ -67,28 +73,28 @@ def rows(name, patterns, seeds):
             pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
     # Only the cases that have to fail: in the others a mutant may hang.
     only = [w for case in getattr(patterns, "cases", ()) for w in ("-t", case)]
-    # Most of them take seconds, and what a mutant makes hang need not hang for long.
+    # Lower the limits: most of these tests take seconds, and a mutant may make them hang.
     return [" ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:],
                       *(["--"] if only and "--" not in w else []), *only])
             for seed in range(1, seeds + 1) for w, pcpus in pcpus_of.items()]
 
 
 def shown(result):
-    """A row that failed, and its cases, or why if it has none."""
+    """Return (row, case) for each failed case of a row, or (row, reason) if it has no cases."""
     row = re.sub(r" (kvm\.mutant=|seed:)\S+", "", result["test"])
-    # The name of the program says it already.
+    # Drop the suite's name, because the name of the program says the same.
     cases = [c.partition(".")[2] for c in result["cases"].split(", ") if c]
     for why in ("hangs", "the guest died"):
         if cases and why + ":" in result["note"]:
             cases[-1] += f" ({why})"
-    # Of a program without cases the place will do: its values differ from seed to seed.
+    # For a program without cases, show the source line only: the values in its message differ from seed to seed.
     place = re.search(r"(\S+\.[ch]:\d+): ", result["note"])
     why = place[1] if place else result["note"]
     return [(row, c) for c in cases] or [(row, why if len(why) < 80 else why[:77] + "...")]
 
 
 class Verdicts:
-    """Of one mutant, or none: its tests' seconds, what failed, and with which seeds."""
+    """The results for one mutant, or without one: the seconds of the tests, the failures, and their seeds."""
 
     def __init__(self):
         self.seconds, self.failed, self.slow = 0.0, collections.defaultdict(set), {}
@@ -96,7 +102,7 @@ class Verdicts:
     def add(self, result):
         self.seconds += float(result["seconds"])
         seed = re.search(r" seed:(\d+)", result["test"])[1]
-        # Killed is what a test or a death says, not a guest that did not come up.
+        # A guest that did not boot does not kill a mutant.
         none = "kvm.mutant=none" in result["test"]
         if result["outcome"] == "fail" and (none or not result["note"].startswith("not run: ")):
             for what in shown(result):
@@ -105,7 +111,7 @@ class Verdicts:
             self.slow[shown(result)[0][0]] = result["note"]
 
     def killed(self):
-        """With how many seeds."""
+        """Return the number of seeds with which the mutant was killed."""
         return len(set().union(*self.failed.values()))
 
     def by(self, seeds):
@@ -116,12 +122,12 @@ class Verdicts:
 
 
 def run(image, out, model, lines):
-    """Name of the mutant -> Verdicts; the rows whose verdicts aren't kept are run."""
+    """Run the rows whose verdicts are not kept, and map the name of each mutant to its Verdicts."""
     rig = [model]
     for path in [os.path.join(image, "contents")] + [os.path.join(TOP, "ci", f) for f in SOURCES]:
         with open(path, encoding="utf-8") as source:
             rig.append(source.read())
-    # CI keeps no verdicts, but for those of the same run.
+    # In CI, reuse only verdicts of the same run.
     since = float(os.environ.get("KVM_TLB_SINCE") or time.time()) if os.environ.get("CI") == "true" else 0
 
     def kept(line):
@@ -141,9 +147,9 @@ def run(image, out, model, lines):
         print(f"mutants: {len(todo)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
         with open(out + ".log", "w", encoding="utf-8") as log:
             subprocess.run([sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), "--levels", "0", "--model", model, "--patience", "1", "--list", out + ".list",
-                            "-", image, out], stdout=log, stderr=log, check=False)
+                            "-", image, out], stdout=log, stderr=log, check=False, preexec_fn=ends_with_its_parent)
         if not os.path.exists(out + "/selftests.tsv"):
-            matrix.die(f"mutants: the tests did not run, see {out}.log")
+            matrix.die(f"the tests did not run: see {out}.log")
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
         with open(out + "/selftests.tsv", encoding="utf-8") as f:
             results = [{k: r[k] for k in ("test", "outcome", "seconds", "cases", "note")} for r in csv.DictReader(f, delimiter="\t")]
@@ -151,7 +157,7 @@ def run(image, out, model, lines):
         os.makedirs(os.path.join(CACHE, "mutants"), exist_ok=True)
         for line, test in zip(todo, matrix.read_list(out + ".list")):
             rows_of[line] = [r for r in results if r["test"] == test.name]
-            # What did not run has no verdict.
+            # Do not keep a verdict if a test did not run.
             if not any(r["note"].startswith("not run: ") for r in rows_of[line]):
                 with open(kept(line) + ".new", "w", encoding="utf-8") as f:
                     json.dump(rows_of[line], f)
@@ -171,7 +177,7 @@ def main():
     known = mutants()
     for n in names:
         if n not in known:
-            matrix.die(f"there is no mutant {n} (ci/mutants has {' '.join(known)})")
+            matrix.die(f"there is no mutant {n} (choose from: {' '.join(known)})")
     names = names or list(known)
     if image == "-":
         return 0
@@ -193,15 +199,15 @@ def main():
     for m in models:
         none = results[m]["none"]
         for (row, what), _ in sorted(none.failed.items()):
-            print(f"FAIL: with no mutant switched on, model {m}: {row}: {what}")
+            print(f"FAIL: without a mutant, model {m}: {row}: {what}")
         for row, note in sorted(none.slow.items()):
-            print(f"TOO SLOW: with no mutant switched on, model {m}: {row}: {note}")
+            print(f"TOO SLOW: without a mutant, model {m}: {row}: {note}")
         unmutated += [(f"without a mutant, model {m}: {row}", "fail", sorted(w for r, w in none.failed if r == row)) for row in sorted({r for r, _ in none.failed})]
         unmutated += [(f"without a mutant, model {m}: {row}", "slow", [note]) for row, note in sorted(none.slow.items())]
     survivors = [n for n in names if results["on"][n].killed() < seeds]
     for n in survivors:
-        print(f"FAIL: {n}: no test noticed" + (f" with {seeds - results['on'][n].killed()} of {seeds} seeds" if seeds > 1 else ""))
-    tap.write(out + ".ktap", [(n, "fail" if n in survivors else "pass", [f"killed by {results['on'][n].by(seeds)}"] if n not in survivors else ["no test noticed"])
+        print(f"FAIL: {n}: no test detected it" + (f" with {seeds - results['on'][n].killed()} of {seeds} seeds" if seeds > 1 else ""))
+    tap.write(out + ".ktap", [(n, "fail" if n in survivors else "pass", [f"killed by {results['on'][n].by(seeds)}"] if n not in survivors else ["no test detected it"])
                               for n in names] + unmutated)
     print(f"mutants: {len(names) - len(survivors)} killed, {len(survivors)} survived")
     return 1 if survivors or unmutated else 0
@@ -211,5 +217,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        # What ran in the machine ends with its parent.
-        matrix.die("interrupted; run it again to go on")
+        # The machines end with their parent.
+        matrix.die("interrupted; rerun to continue")

@@ -1,14 +1,14 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""ci/tests/stress.py [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS: two L1 Linux guests with L2 Linux guests that check their own memory.
+"""ci/tests/stress.py [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS: run a randomised stress test of nested guests.
 
-L1 a has one L2, L1 b two.  L0 and the L1s take pages from their guests all the time: ci/guest/stress-move.c; the L2s map, unmap
-and verify: ci/guest/stress-memory.c.  One machine with one pCPU and one with two, at the same time, for SECONDS after the last L2
-has begun.  With two, a is pinned to the second pCPU, and b is driven from one to the other.  SECONDS are those of
-ci/lib/clock.py, so that a machine that does other things as well stresses as much, in more time.  The machines' clocks count
-instructions: in host time, three levels of timer ticks would be all that gets done.  Status 0: no L2 read a wrong word, no
-kernel complained, pages moved in each L0 and L1, and the TLB model's oracle found nothing.  --mutant: one of ci/mutants for L0 to be,
-IMAGE is the one that ci/build/image mutants rig prints.
+Runs two L1 Linux guests: a has one L2 Linux guest, and b has two.  L0 and the L1s constantly take pages from their guests
+(ci/guest/stress-move.c), while the L2s map and unmap memory and check its contents (ci/guest/stress-memory.c).  One machine with one pCPU
+and one with two run at the same time, for SECONDS after the last L2 has begun.  With two pCPUs, a is pinned to the second one, and b is
+moved between both.  SECONDS are those of ci/lib/clock.py, so that a busy host does the same work in more time.  The machines' clocks
+count instructions; in host time, three levels of timer ticks would take all of it.
+Exit status 0: no L2 read a wrong word, no kernel logged a warning, pages moved in each L0 and L1, and the TLB model's oracle found nothing.
+--mutant: switch on this mutant of ci/mutants in L0; IMAGE must be the image that ci/build/image mutants rig prints.
 """
 import argparse
 import glob
@@ -27,13 +27,13 @@ from guest import BUILD, TOP, Guest, GuestError, below, die, say_where
 MEMORY = {1: 704, 2: 208}
 DISKS = (1024, 512, 512)
 WORKERS = 3
-# Seconds, as ci/lib/clock.py counts them, until all L2s have begun, and until all is over once they are told to end.
+# Limits in seconds of ci/lib/clock.py: until all L2s have begun, and until everything has ended after the L2s were told to end.
 BOOT = 1200
 LATE = 300
 COUNTERS = ("vmrun", "fill", "ctl_asid", "ctl_all", "window", "audit", "audit_rights")
 GUESTS = {"a": ["1"], "b": ["1", "2"]}
 NAMES = [f"{l1} {l2}" for l1, l2s in GUESTS.items() for l2 in l2s]
-# A level's command: start its guests, move their pages, until all have ended or one has failed.
+# The command of a level: start its guests, and move their pages until all have ended or one has failed.
 LEVEL = """
 mkswap /dev/vdb >/dev/null && swapon /dev/vdb || exit 1
 {starts}
@@ -54,7 +54,7 @@ cat /tmp/moved
 {splat}
 exit $status
 """
-CHECK = "if ! splat 'Out of memory'; then echo 'FAIL: the kernel complained'; dmesg | tail -n 40; status=1; fi"
+CHECK = "if ! splat 'Out of memory'; then echo 'FAIL: warnings in the kernel log'; dmesg | tail -n 40; status=1; fi"
 START = """
 mkfifo /tmp/{name}.in
 {{ {vm} <>/tmp/{name}.in; echo $? >/tmp/{name}.rc.new; mv /tmp/{name}.rc.new /tmp/{name}.rc; }} 2>&1 | while read -r l; do
@@ -65,25 +65,25 @@ done &
 
 
 def start(level, name, command, console, disks=(), prefix=""):
-    """Shell text that starts a guest of this level in the background."""
+    """Return shell text that starts a guest of this level in the background."""
     return START.format(name=name, vm=below(level, name, command, console, MEMORY[level], disks, prefix))
 
 
 def command(pcpus, seed, mutant):
-    """What L0 runs."""
+    """Return the command of L0."""
     starts = f"printf %s {mutant} >/sys/module/kvm/parameters/mutant || exit 1\n" if mutant else ""
     for i, (l1, l2s) in enumerate(GUESTS.items()):
         inner = "".join(start(2, l2, f"stress-memory {seed + 10 * i + int(l2)} {WORKERS} </dev/hvc0\nstatus=$?\n{CHECK}\nexit $status",
                               f"/tmp/{l2}.console") for l2 in l2s)
         inner = LEVEL.format(starts=inner, names=" ".join(l2s), seed=seed + i, also="", splat=CHECK)
         starts += start(1, l1, inner, f"/dev/ttyS{i + 1}", (f"/dev/vd{'cd'[i]}",), "taskset 2" if pcpus == 2 and l1 == "a" else "")
-    # b's threads, all of them: one pCPU, the other one, both.
+    # Move all threads of b: to one pCPU, to the other one, to both.
     also = "while sleep 0.1; do for m in 1 2 3; do taskset -ap $m $(cat /tmp/b.pid); sleep 0.1; done; done >/dev/null 2>&1 &" if pcpus == 2 else ""
     return LEVEL.format(starts=starts, names=" ".join(GUESTS), seed=seed + 7, also=also, splat=CHECK)
 
 
 class Machine(machine.Machine):
-    """One L0 with everything in it, on one or two pCPUs; booted once more if not all guests come up."""
+    """One L0 with all of its guests, on one or two pCPUs; booted once more if not all guests boot."""
 
     def __init__(self, image, pcpus, seconds, seed, mutant, qemu, log):
         super().__init__(f"stress, {pcpus} pCPU{'s' if pcpus > 1 else ''}")
@@ -95,12 +95,12 @@ class Machine(machine.Machine):
         with open(self.log, "w", buffering=1, encoding="utf-8") as log:
             if self.once(log):
                 return
-            self.did_not_come_up(f"only {len(self.begun)} of {len(NAMES)} L2s in {BOOT} s")
+            self.did_not_come_up(f"only {len(self.begun)} of {len(NAMES)} L2s booted in {BOOT} s")
             if not self.once(log):
-                self.bad.append(f"only {len(self.begun)} of {len(NAMES)} L2s came up in {BOOT} s, for the second time")
+                self.bad.append(f"only {len(self.begun)} of {len(NAMES)} L2s booted in {BOOT} s, for the second time")
 
     def once(self, log):
-        """Whether it came up; what is wrong with it goes to self.bad."""
+        """Run once; return whether all guests booted.  Adds failures to self.bad."""
         self.begun, self.last, self.told, self.late = {}, {}, None, None
         self.guest = Guest(self.image, 0, self.pcpus, command(self.pcpus, self.seed, self.mutant), qemu=self.qemu, model="strict", icount=True,
                            disks=DISKS, ports=len(GUESTS), stdin=subprocess.PIPE)
@@ -129,11 +129,11 @@ class Machine(machine.Machine):
         if stale:
             self.bad.append("\n".join([f"the oracle found {stale} stale translations at VMRUN"] + self.oracle))
         if not self.counters.get("vmrun"):
-            self.bad.append("no counters of the TLB model")
+            self.bad.append("QEMU wrote no counters of the TLB model")
         return True
 
     def line(self, line, log):
-        """A line of L0's output: b 2 WHAT is what L2 number 2 in b wrote."""
+        """Handle a line of L0's output; "b 2 TEXT" is a line from L2 number 2 in b."""
         log.write(f"{self.guest.clock.now():7.1f} {line}\n")
         m = re.match(rf"({'|'.join(NAMES)}) (begun|at|done): (.*)", line)
         if m and m[2] == "begun":
@@ -142,12 +142,12 @@ class Machine(machine.Machine):
             self.last[m[1]] = re.sub(r".* (\d+ pages) checked.*", r"\1", m[3])
         if "FAIL: " in line or "MISMATCH" in line:
             self.bad.append(line)
-        # The TLB model's own words: which ASID, address and page.
+        # Keep the TLB model's message, which has the ASID, address and page.
         if "svm-tlb: " in line:
             self.oracle.append("    " + line[line.index("svm-tlb: "):])
 
     def watch(self, over):
-        """Tell the L2s to end when it's time, and end the machine if it does not."""
+        """Tell the L2s to end after self.seconds, and stop the machine if they do not end."""
         while not over.wait(1):
             now = self.guest.clock.now()
             if len(self.begun) == len(NAMES) and not self.told and now > max(self.begun.values()) + self.seconds:
@@ -156,7 +156,7 @@ class Machine(machine.Machine):
                 self.guest.qemu.stdin.flush()
             if now > (self.told + LATE if self.told else BOOT if len(self.begun) < len(NAMES) else now):
                 self.late = f"{now:.0f}"
-                # SIGTERM, so that QEMU still writes the model's counters.
+                # Send SIGTERM, so that QEMU still writes the model's counters.
                 self.guest.qemu.terminate()
                 if over.wait(10):
                     return
@@ -179,13 +179,13 @@ def main():
     parser.add_argument("seconds")
     args = parser.parse_args()
     if args.pcpus not in ("1", "2", "12"):
-        die(f"--pcpus is 1, 2 or 12, not {args.pcpus}")
+        die(f"--pcpus must be 1, 2 or 12, not {args.pcpus}")
     if not re.fullmatch("[1-9][0-9]*", args.seconds):
-        die(f"SECONDS is a number from 1, not {args.seconds}")
+        die(f"SECONDS must be a number, at least 1, not {args.seconds}")
     if args.mutant and not glob.glob(os.path.join(TOP, f"ci/mutants/*-{glob.escape(args.mutant)}.patch")):
-        die(f"there is no mutant {args.mutant}: ls ci/mutants")
+        die(f"there is no mutant {args.mutant}: choose one from ci/mutants")
     if not os.path.exists(os.path.join(args.image, "root.img")):
-        die(f"{args.image} is not an image: ci/build/image series rig makes one and says where")
+        die(f"{args.image} is not an image: run ci/build/image series rig, which prints the path of one")
     out = os.path.join(args.out, "stress")
     os.makedirs(out, exist_ok=True)
     qemu = say_where("qemu")

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* VMCB clean bits: what the processor has read once it need not read again. */
+/* VMCB clean bits: the processor need not read fields again that it has read once. */
 #include "rules.h"
 
 /* Two values of a field, and how the guest or its exit shows which one was used */
@@ -116,7 +116,7 @@ FIELD_TEST(clean_intercept_dr, CLEAN_INTERCEPTS, set_dr_read, look_dr7)
 
 static void set_exceptions(struct vm *vm, bool second)
 {
-	/* A page fault that nobody handles becomes a shutdown. */
+	/* A page fault without a handler becomes a shutdown. */
 	vm->vmcb->intercept_exceptions = second ? 0 : ~0u;
 }
 
@@ -138,7 +138,7 @@ static u64 look_tsc(struct vm *vm)
 }
 FIELD_TEST(clean_tsc_offset, CLEAN_INTERCEPTS, set_tsc, look_tsc)
 
-/* All is intercepted, or nothing; the window's pages are not used for anything else here. */
+/* Intercept everything, or nothing.  The pages of the window have no other use here. */
 static u64 all_ones(void)
 {
 	static u64 map;
@@ -187,7 +187,7 @@ static u64 look_io(struct vm *vm)
 }
 FIELD_TEST(clean_iopm, CLEAN_MAPS, set_iopm, look_io)
 
-/* Which ASID a guest has is seen by what it finds in the TLB. */
+/* The entries that a guest finds in the TLB show which ASID it has. */
 static void set_asid(struct vm *vm, bool second)
 {
 	vm->vmcb->asid = second ? 2 : 1;
@@ -206,7 +206,7 @@ static void clean_asid(struct vm *vm)
 	clean_field(vm, &f);
 }
 
-/* What is flushed is the ASID that is used, not the one in memory. */
+/* The processor flushes the ASID that it uses, not the one in memory. */
 static void clean_asid_flush(struct vm *vm)
 {
 	u32 used = config.clean ? 1 : 2, other = config.clean ? 2 : 1;
@@ -398,7 +398,7 @@ static u64 look_cr2(struct vm *vm)
 }
 FIELD_TEST(clean_cr2, CLEAN_CR2, set_cr2, look_cr2)
 
-/* What is read from memory every time, whatever is marked clean */
+/* Fields that are read from memory each time, even if they are marked clean */
 static void clean_never_cached(struct vm *vm)
 {
 	struct vmcb *c = vm->vmcb;
@@ -423,7 +423,7 @@ static void clean_never_cached(struct vm *vm)
 	expect(!(a & RFLAGS_CF) && (b & RFLAGS_CF), "RFLAGS with all marked clean: %lx, then %lx",
 	       a, b);
 	vm->rflags = 0;
-	/* There is no IDT: it does not get to its first instruction, whatever comes of that. */
+	/* There is no IDT: the guest does not get to its first instruction, whatever its exit is. */
 	c->event_inj = 1u << 31 | 3 << 8 | 13;
 	guest(vm, g_nop, 0, 0);
 	expect(c->exit_code != EXIT_VMMCALL, "the event was not injected");
@@ -437,7 +437,7 @@ static void clean_never_cached_rsp(struct vm *vm)
 
 	a = guest(vm, g_rsp, 0, 0);
 	vm->vmcb->clean = CLEAN_ALL;
-	/* Not by guest(), which sets RSP */
+	/* Do not use guest(), which sets RSP. */
 	vm->vmcb->rip = (u64)g_rsp;
 	vm->vmcb->rsp = other;
 	asm volatile("clgi; vmrun; stgi"
@@ -449,7 +449,7 @@ static void clean_never_cached_rsp(struct vm *vm)
 	expect(a != other && b == other, "RSP with all marked clean: %lx, then %lx", a, b);
 }
 
-/* A VMCB that this processor has not run: the bits mean nothing. */
+/* This processor has not run the VMCB, so the bits have no effect. */
 static void clean_first_run(struct vm *vm)
 {
 	map_old(vm, 0);
@@ -457,7 +457,7 @@ static void clean_first_run(struct vm *vm)
 	expect(load(vm, 0) == old_data(vm, 0), "first run of a VMCB, all marked clean");
 }
 
-/* What is cached for one VMCB is not used for another. */
+/* Fields that are cached for one VMCB are not used for another. */
 static void clean_other_vmcb(struct vm *vm)
 {
 	struct vm *b = vm_like(vm, 2);
@@ -473,7 +473,7 @@ static void clean_other_vmcb(struct vm *vm)
 	       "CR2 of the first VMCB, marked clean, after another ran");
 }
 
-/* What the guest itself has changed is what was cached last. */
+/* If the guest changes a register, the cached field has the new value. */
 static void clean_guest_writes(struct vm *vm)
 {
 	u64 v;
@@ -499,7 +499,7 @@ static void clean_guest_writes(struct vm *vm)
 	expect(v == CR4_64, "CR4 in memory, marked dirty: %lx", v);
 }
 
-/* Bits that are nobody's */
+/* Clean bits that no group uses */
 static void clean_unknown_bits(struct vm *vm)
 {
 	set_cr2(vm, false);
@@ -566,7 +566,7 @@ void clean_tests(void)
 		{ "clean-guest-writes", clean_guest_writes, ALL_MODES },
 		{ "clean-unknown-bits", clean_unknown_bits, ALL_MODES },
 	};
-	/* Without the model an ASID cannot be seen. */
+	/* Without the model, a guest cannot tell which ASID it has. */
 	static const struct test model[] = {
 		{ "clean-2-asid", clean_asid, ALL_MODES },
 		{ "clean-2-asid-flush", clean_asid_flush, ALL_MODES },

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What the model says about itself: counters, the capacity, the oracle. */
+/* What the model reports: counters, capacity, oracle. */
 #include "rules.h"
 
 static u64 before[C_MAX];
@@ -24,7 +24,7 @@ static void counted(int n, u64 want, const char *counter_name, const char *what)
 	expect(v == want, "%s: %s grew by %ld, expected %ld", what, counter_name, v, want);
 }
 
-/* VMRUNs and #VMEXITs of one step, and what was looked up; then a new step begins. */
+/* Check the VMRUNs, #VMEXITs and lookups of one step, and begin a new step. */
 static void step(const char *what, u64 vmruns, u64 hits, u64 fills, u64 rewalks, u64 dropped)
 {
 	counted(C_VMRUN, vmruns, "vmrun", what);
@@ -38,8 +38,8 @@ static void step(const char *what, u64 vmruns, u64 hits, u64 fills, u64 rewalks,
 }
 
 /*
- * QEMU's own TLB is empty after each VMRUN, and after what flushes it: so each of them is followed
- * by one look-up for the page of the code, and the first access to a page by one for it.
+ * QEMU's own TLB is empty after each VMRUN and after each flush.  So one lookup for the page of the
+ * code follows each of these, and one lookup for each other page follows at its first access.
  */
 static void counters_exact(struct vm *vm)
 {
@@ -121,7 +121,7 @@ static void counters_guest_physical(struct vm *vm)
 	counted(C_NFILL, 0, "nfill", "a page that INVLPG dropped");
 	expect(delta(C_NHIT) > 0, "nhit did not grow");
 	counted(C_NREWALK, 0, "nrewalk", "a page that INVLPG dropped");
-	/* Clean in the nested table, dirty in the guest's, which alone would allow it */
+	/* D is clear in the nested table, and set in the guest's, which alone would allow the store */
 	*pte(vm, 1) |= PT_D;
 	flush(vm, FLUSH_ALL);
 	load(vm, 1);
@@ -144,7 +144,7 @@ static void counters_structure(struct vm *vm)
 	expect(delta(C_PSCHIT) > 0, "pschit did not grow with the second page of a table");
 	counted(C_PSCFILL, 0, "pscfill", "second page of a table");
 	guest_ok(vm, g_invlpg, gva(vm, 100), 0);
-	/* The same guest-physical page, for which the nested tables are not walked */
+	/* The same guest-physical page is cached, so the nested tables are not walked */
 	*pte(vm, 2) = *pte(vm, 1);
 	snapshot();
 	load(vm, 2);
@@ -154,7 +154,7 @@ static void counters_structure(struct vm *vm)
 #define PORT_A20	0x92
 #define PORT_SMI	0xb2
 
-/* SMI entry and RSM are two events, masking A20 and unmasking it are two. */
+/* SMI entry and RSM are two events; masking and unmasking A20 are two more. */
 static void counters_other(struct vm *vm)
 {
 	flush(vm, FLUSH_ALL);
@@ -197,13 +197,13 @@ static void counters_per_asid(struct vm *vm)
 	wrmsr(MSR_SELECT, 1);
 	expect(counter(C_VMRUN) - one == 1, "vmrun of ASID 1 grew by %ld, expected 1",
 	       counter(C_VMRUN) - one);
-	/* One that never ran */
+	/* An ASID that never ran */
 	wrmsr(MSR_SELECT, 14);
 	expect(counter(C_VMRUN) == 0, "vmrun of an ASID never used: %ld", counter(C_VMRUN));
 	wrmsr(MSR_SELECT, ~0ul);
 }
 
-/* Four entries, one of which is the page of the code: it is looked up with each VMRUN. */
+/* Four entries, one of which is for the page of the code, which is looked up at each VMRUN. */
 static void capacity_lru(struct vm *vm)
 {
 	flush(vm, FLUSH_ALL);
@@ -227,7 +227,7 @@ static void capacity_lru(struct vm *vm)
 	counted(C_DROPPED, 0, "dropped", "evictions are no flushes");
 }
 
-/* The capacity is the processor's, not the ASID's. */
+/* The capacity belongs to the processor, not to each ASID. */
 static void capacity_shared(struct vm *vm)
 {
 	struct vm *b = vm_like(vm, 2);
@@ -277,11 +277,11 @@ static void capacity_one(struct vm *vm)
 		v = load(vm, n);
 		expect(v == old_data(vm, n), "page %ld: read %lx", n, v);
 	}
-	/* Each VMRUN needs the code's page, which was there once, then the data's. */
+	/* Each VMRUN looks up the page of the code, then that of the data, and each evicts the other. */
 	counted(C_EVICTED, 7, "evicted", "a single entry");
 }
 
-/* Round and round more pages than there is room for, where LRU would never hit */
+/* Cycle through more pages than there are entries: LRU would never hit */
 static void capacity_random(struct vm *vm)
 {
 	u64 i, v;
@@ -297,7 +297,7 @@ static void capacity_random(struct vm *vm)
 	expect(delta(C_EVICTED) > 0, "nothing was evicted");
 	expect(delta(C_FILL) < 800 && delta(C_FILL) == delta(C_EVICTED) + 3,
 	       "fill %ld, evicted %ld", delta(C_FILL), delta(C_EVICTED));
-	/* More than the page of the code alone would give under LRU */
+	/* More hits than the page of the code alone would give under LRU */
 	expect(delta(C_HIT) + delta(C_FILL) == 800, "hit %ld, fill %ld", delta(C_HIT),
 	       delta(C_FILL));
 	diag("random: hit %ld, fill %ld, evicted %ld", delta(C_HIT), delta(C_FILL),
@@ -357,11 +357,11 @@ void counter_tests(void)
 	};
 
 	run_tests("counters", tests, ARRAY_SIZE(tests));
-	/* Last: the runner compares them with what QEMU writes at exit. */
+	/* Print these last: the runner compares them with the file that QEMU writes at exit. */
 	run_tests("counters", totals, ARRAY_SIZE(totals));
 }
 
-/* The oracle knows the nested tables only. */
+/* The oracle checks the nested tables only. */
 static void oracle_hit(struct vm *vm)
 {
 	u64 per_hit = config.oracle & 1 && vm->mode == NESTED_TABLE;
@@ -417,7 +417,7 @@ static void oracle_not_present(struct vm *vm)
 	expect(vm->vmcb->exit_code == EXIT_NPF, "exit code %lx", vm->vmcb->exit_code);
 }
 
-/* At VMRUN: once, however often it is entered, and however it is used. */
+/* At VMRUN, each stale entry is reported once, even if VMRUN finds it again or the guest uses it. */
 static void oracle_audit(struct vm *vm)
 {
 	bool on = config.oracle & 2 && vm->mode == NESTED_TABLE;
@@ -442,7 +442,7 @@ static void oracle_audit(struct vm *vm)
 	counted(C_AUDIT, 0, "audit", "flushed");
 }
 
-/* A large page that was split, and one piece changed: found though the rest is as it was. */
+/* If a large page was split and one piece changed, the oracle finds it although the rest is unchanged. */
 static void oracle_split(struct vm *vm)
 {
 	u64 page = (u64)alloc(SIZE_2M), *pde, *table = alloc(PAGE_SIZE), i;
@@ -475,7 +475,7 @@ static void oracle_split(struct vm *vm)
 	counted(C_AUDIT, 0, "audit", "flushed");
 }
 
-/* What the VMRUN that looks is about to flush is not stale. */
+/* Entries that the same VMRUN flushes are not reported as stale. */
 static void oracle_audit_after_flush(struct vm *vm)
 {
 	stale(vm, 0);
@@ -485,7 +485,7 @@ static void oracle_audit_after_flush(struct vm *vm)
 	counted(C_STALE, 0, "stale", "the VMRUN that flushes");
 }
 
-#define PM_TIMER	0x608	/* 24 bits, where the firmware has put it */
+#define PM_TIMER	0x608	/* 24 bits, at the port that the firmware chose */
 #define PM_TIMER_HZ	3579545
 
 static void wait_a_second(void)
@@ -496,7 +496,7 @@ static void wait_a_second(void)
 		asm volatile("pause");
 }
 
-/* Hypervisors gather flushes for lowered rights: they may wait, but not for a second. */
+/* Hypervisors batch flushes for lowered rights: these may be late, but not by a second. */
 static void oracle_audit_rights(struct vm *vm)
 {
 	u64 rights;
@@ -523,7 +523,7 @@ static void oracle_audit_rights(struct vm *vm)
 	counted(C_AUDIT_RIGHTS, 0, "audit_rights", "flushed");
 }
 
-/* Another guest's ASID is not looked at. */
+/* The oracle does not check the ASID of another guest. */
 static void oracle_other_asid(struct vm *vm)
 {
 	struct vm *b = vm_like(vm, 2);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The processors as such: exceptions of the host, the second CPU. */
+/* Processors: exceptions of the host, and the second CPU. */
 #include "rules.h"
 
 #define AP_START	0x8000ul	/* also in start.S */
@@ -38,7 +38,7 @@ void exception(u64 vector, u64 error, u64 rip, u64 cr2)
 	finish(2);
 }
 
-/* Each processor; SVM was turned on along with long mode. */
+/* Called on each processor; SVM was enabled together with long mode. */
 void cpu_init(void)
 {
 	struct descriptor d = { sizeof(idt) - 1, (u64)idt };
@@ -86,7 +86,7 @@ static void ipi(u32 to, u32 command)
 		asm volatile("pause");
 }
 
-/* INIT, then start; whatever it was doing. */
+/* INIT, then start, in any state of the CPU. */
 void restart_second_cpu(void)
 {
 	u64 i;
@@ -95,7 +95,7 @@ void restart_second_cpu(void)
 	mailbox = NULL;
 	memcpy((void *)AP_START, ap_start, ap_start_end - ap_start);
 	ipi(1, ICR_INIT);
-	/* An INIT that is not taken yet would swallow the start; there is no way to ask. */
+	/* A pending INIT would swallow the start, and there is no way to ask for its state, so wait. */
 	for (i = 0; i < 100000; i++)
 		inb(0x80);
 	ipi(1, ICR_SIPI | AP_START >> 12);
@@ -103,7 +103,7 @@ void restart_second_cpu(void)
 		asm volatile("pause");
 }
 
-/* From the second CPU; nobody takes it, for interrupts are off. */
+/* Sent by the second CPU; it stays pending, because interrupts are off. */
 void interrupt_first_cpu(void)
 {
 	ipi(0, ICR_FIXED | 0x40);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* TLB_CONTROL, and which ASIDs it means. */
+/* TLB_CONTROL, and the ASIDs that it flushes. */
 #include "rules.h"
 
 static void tlb_control_0(struct vm *vm)
@@ -70,7 +70,7 @@ static void tlb_control_7(struct vm *vm)
 	gone(b, 0, "TLB_CONTROL 7 with its own ASID");
 }
 
-/* A global page that is not in the TLB must not be found by its guest-physical address after 7. */
+/* After TLB_CONTROL 7, a global page that is not in the TLB must not be found by its guest-physical address. */
 static void tlb_control_7_guest_physical(struct vm *vm)
 {
 	stale_global(vm, 0);
@@ -119,7 +119,7 @@ static void tlb_control_7_without_flushbyasid(struct vm *vm)
 	without_flushbyasid(vm, FLUSH_NONGLOBAL);
 }
 
-/* The flush comes before the guest's first access, not after its last. */
+/* The flush happens before the guest's first access, not after its last one. */
 static void tlb_control_before_entry(struct vm *vm)
 {
 	stale(vm, 0);
@@ -133,7 +133,7 @@ static void tlb_control_before_entry(struct vm *vm)
 	gone(vm, 1, "flush");
 }
 
-/* The other tests ask CPUID what they may use. */
+/* The other tests use only the features that CPUID reports. */
 static void cpuid_flushbyasid(struct vm *vm)
 {
 	(void)vm;
@@ -141,7 +141,7 @@ static void cpuid_flushbyasid(struct vm *vm)
 	       config.by_asid ? "on" : "off");
 }
 
-/* Two guests, the same addresses, other tables */
+/* Two guests with the same addresses and different tables */
 static void asids_do_not_mix(struct vm *vm)
 {
 	struct vm *b = vm_like(vm, 2);
@@ -150,7 +150,7 @@ static void asids_do_not_mix(struct vm *vm)
 	stale(b, 0);
 	survives(vm, 0, "two ASIDs");
 	survives(b, 0, "two ASIDs");
-	/* One that has nothing cached, with the tables of one that has */
+	/* A guest without cached translations, with the tables of one that has some */
 	vm->vmcb->asid = 3;
 	gone(vm, 0, "an ASID that never ran");
 	vm->vmcb->asid = 1;
@@ -161,7 +161,7 @@ static void asids_do_not_mix(struct vm *vm)
 	gone(b, 0, "flush");
 }
 
-/* What a translation is found by is the ASID, not the tables it came from. */
+/* Lookups compare the ASID, not the tables from which a translation came. */
 static void asid_not_tables(struct vm *vm)
 {
 	struct vm *b = vm_like(vm, 1);

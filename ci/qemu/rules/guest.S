@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * What guests run: a few instructions each, arguments in RDI and RSI, result in RAX, then VMMCALL.
- * All of it lies in one 2 MB page of every guest, at the address it has on the host.
+ * The code of the guests: a few instructions each, with arguments in RDI and RSI, the result in RAX,
+ * and a VMMCALL at the end.  All code lies in one 2 MB page of each guest, at its address on the host.
  */
 	.macro guest name
 	.balign 32
@@ -23,7 +23,7 @@ guest g_store
 	mov	%rsi, (%rdi)
 	vmmcall
 
-/* Two accesses without a VMRUN in between: QEMU's own TLB takes part here, and nowhere else. */
+/* Two accesses without a VMRUN in between: QEMU's own TLB takes part only here. */
 guest g_load_invlpg_load
 	mov	(%rdi), %rax
 	invlpg	(%rsi)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What a guest does to its TLB, and what becomes of it when the hypervisor intercepts it. */
+/* Events in which a guest flushes its TLB, also if the hypervisor intercepts them. */
 #include "rules.h"
 
 static void invlpg_page(struct vm *vm)
@@ -24,8 +24,8 @@ static void invlpg_page(struct vm *vm)
 }
 
 /*
- * In one go: QEMU's own TLB must not keep what the model has dropped, and the model must not lose
- * what it has.
+ * Without a VMRUN in between: QEMU's own TLB must not keep a translation that the model has dropped,
+ * and the model must not lose one that it keeps.
  */
 static void invlpg_between(struct vm *vm)
 {
@@ -41,7 +41,7 @@ static void invlpg_between(struct vm *vm)
 	       "INVLPG of the page: read %lx", v);
 }
 
-/* A 2 MB page of the guest, for which the nested tables have 4 KB pages: from page 512 on */
+/* A 2 MB page of the guest, from page 512 on, for which the nested tables have 4 KB pages */
 #define PIECES	4
 
 static void map_splintered(struct vm *vm, u64 pa, bool new)
@@ -76,7 +76,7 @@ static void invlpg_splintered(struct vm *vm)
 
 	stale(vm, 0);
 	make_splintered(vm);
-	/* The address is in a piece that was never touched. */
+	/* The address is in a piece that the guest never accessed. */
 	guest_ok(vm, g_invlpg, gva(vm, 512 + PIECES - 1), 0);
 	for (n = 0; n < PIECES; n++)
 		gone(vm, 512 + n, "INVLPG, piece of a large page");
@@ -85,7 +85,7 @@ static void invlpg_splintered(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* A page that was small and is now part of a large one: INVLPG drops the entries of both. */
+/* If a small page has become part of a large one, INVLPG drops the entries of both. */
 static void invlpg_overlap(struct vm *vm)
 {
 	u64 large = (u64)alloc(SIZE_2M), *pde;
@@ -109,7 +109,7 @@ static void invlpg_overlap(struct vm *vm)
 	expect(load(vm, 1) == 0xd, "INVLPG: another part of the large page");
 }
 
-/* The same of a fault: none of the entries may be left when the walk that confirms it has run. */
+/* The same for a fault: no entry may be left after the walk that confirms it. */
 static void fault_overlap(struct vm *vm)
 {
 	u64 large = (u64)alloc(SIZE_2M), other = (u64)alloc(SIZE_2M), *pde;
@@ -194,7 +194,7 @@ static void invlpga_asid_0(struct vm *vm)
 	gone_for_guest(vm, 0, "INVLPGA");
 }
 
-/* The address is a virtual one: what is cached by guest-physical address stays. */
+/* The address is virtual: translations that are cached by guest-physical address stay. */
 static void invlpga_guest_physical(struct vm *vm)
 {
 	stale(vm, 0);
@@ -267,7 +267,7 @@ static void movcr3_intercepted(struct vm *vm)
 	gone_for_guest(vm, 0, "MOV CR3");
 }
 
-/* The global bit means nothing while CR4.PGE is clear. */
+/* The global bit has no effect while CR4.PGE is clear. */
 static void movcr3_without_pge(struct vm *vm)
 {
 	vm->vmcb->cr4 &= ~CR4_PGE;
@@ -277,7 +277,7 @@ static void movcr3_without_pge(struct vm *vm)
 	gone_for_guest(vm, 0, "MOV CR3, marked global without CR4.PGE");
 }
 
-/* With paging off the page tables are not in use, but what was cached before may be again. */
+/* With paging off the page tables are not in use, but translations cached before may be used again later. */
 static void movcr3_paging_off(struct vm *vm)
 {
 	stale(vm, 0);
@@ -322,7 +322,7 @@ static void cr4_pcide(struct vm *vm)
 	gone_for_guest(vm, 0, "CR4.PCIDE cleared");
 }
 
-/* What flushes all of the guest's ASID, global pages too: CODE with VALUE */
+/* CODE with VALUE flushes the guest's whole ASID, including global pages */
 static void flushes_globals(struct vm *vm, guest_code *code, u64 value, const char *what)
 {
 	struct vm *b = vm_like(vm, 2);
@@ -374,8 +374,8 @@ static void cr4_same_value(struct vm *vm)
 }
 
 /*
- * What cannot be changed in long mode: the hypervisor, which flushes nothing by that, puts the
- * guest into 32-bit mode without paging, the guest changes the bit there, and is put back.
+ * Bits that cannot be changed in long mode: the hypervisor puts the guest into 32-bit mode without
+ * paging, which flushes nothing, the guest changes the bit there, and the hypervisor restores it.
  */
 static void in_32bit(struct vm *vm, guest_code *code, u64 bit, const char *what)
 {
@@ -405,7 +405,7 @@ static void cr4_la57(struct vm *vm)
 	in_32bit(vm, g32_flip_cr4, CR4_LA57, "CR4.LA57 there and back");
 }
 
-/* From long mode's compatibility mode: paging off, which ends long mode, too. */
+/* Turn paging off in compatibility mode, which leaves long mode as well. */
 static void cr0_pg(struct vm *vm)
 {
 	struct vm *b = vm_like(vm, 2);
@@ -447,7 +447,7 @@ static void cr0_pg_set(struct vm *vm)
 	gone_for_guest(vm, 1, "CR0.PG set, global");
 }
 
-/* CR0.WP is a right: what the guest sets holds at once, in both directions, whatever is cached. */
+/* CR0.WP controls a right: a change takes effect at once, in both directions, even for cached translations. */
 static void cr0_wp(struct vm *vm)
 {
 	map_old(vm, 0);
@@ -462,7 +462,7 @@ static void cr0_wp(struct vm *vm)
 	expect(load(vm, 0) == 2, "the page was written in spite of CR0.WP");
 }
 
-/* A write with CR0.WP clear is no reason to see another address. */
+/* A write with CR0.WP clear must not change the address of the translation. */
 static void cr0_wp_keeps(struct vm *vm)
 {
 	stale(vm, 0);
@@ -485,7 +485,7 @@ static void cr0_cd_nw(struct vm *vm)
 	gone_for_guest(vm, 0, "INVLPG with CR0.CD and NW set");
 }
 
-/* SMEP, SMAP, PKRU and CPL are looked at with each access. */
+/* SMEP, SMAP, PKRU and CPL are checked at each access. */
 static void smep_rights(struct vm *vm)
 {
 	if (!(cpuid(7, 0).b & (1 << 7)))
@@ -539,7 +539,7 @@ static void user_rights(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* The manual's list of what flushes has neither SMEP nor SMAP. */
+/* The manual's list of changes that flush has neither SMEP nor SMAP. */
 static void cr4_smep_smap_keep(struct vm *vm)
 {
 	stale(vm, 0);
@@ -597,7 +597,7 @@ static void cr4_pke_set(struct vm *vm)
 	guest_ok(vm, g_wrpkru, 0, 0);
 }
 
-/* Only setting it is in the list of what flushes. */
+/* The manual's list of changes that flush has only the setting of the bit. */
 static void cr4_pke_clear_keeps(struct vm *vm)
 {
 	if (no_pku())

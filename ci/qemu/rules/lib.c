@@ -5,7 +5,7 @@
 #define DEBUGCON	0xe9
 #define DEBUG_EXIT	0xf4
 
-/* Nothing else is above this.  Nothing is given back: no test meets another's tables. */
+/* All memory above this address is free.  Pages are never freed, so that tests share no tables. */
 #define POOL		(64ul << 20)
 
 struct config config;
@@ -79,7 +79,7 @@ void diag(const char *fmt, ...)
 	__builtin_va_end(args);
 }
 
-/* The first that fails says what was done: what comes after it is no news. */
+/* Report the first failure of a test only; later ones follow from it. */
 void expect(bool ok, const char *fmt, ...)
 {
 	__builtin_va_list args;
@@ -118,7 +118,7 @@ static bool same(const char *a, const char *b)
 	return *a == *b;
 }
 
-/* Is this test asked for, by its name or by the part of it before the slash? */
+/* Return whether the command line selects this test, by its name or the part of it before the slash. */
 static bool asked_for(const char *name)
 {
 	const char *t = config.test;
@@ -170,7 +170,7 @@ static bool asked_for_group(const char *group)
 	}
 }
 
-/* All tests of a group, if the command line asks for it. */
+/* Run all tests of a group, if the command line selects it. */
 void run_tests(const char *group, const struct test *tests, u32 n)
 {
 	enum mode mode;
@@ -244,7 +244,7 @@ void *alloc(u64 size)
 	pool = (pool + size - 1) & -size;
 	p = (void *)pool;
 	pool += size;
-	/* Of large ones only what is looked at is written: zeroing them would take too long. */
+	/* Large pages are not zeroed, which would take too long; tests write only the parts that they use. */
 	if (size == PAGE_SIZE)
 		memset(p, 0, size);
 	return p;

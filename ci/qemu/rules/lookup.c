@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What is cached, and what a cached translation is good for. */
+/* Which translations are cached, and what they may be used for. */
 #include "rules.h"
 
 static void lookup_before_walk(struct vm *vm)
@@ -11,7 +11,7 @@ static void lookup_before_walk(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* The entry that decides: the guest's or the nested one */
+/* The entry that the mode tests: the guest's or the nested one */
 static u64 *leaf(struct vm *vm, u64 n)
 {
 	return vm->mode == NESTED_TABLE ? npte(vm, n) : pte(vm, n);
@@ -22,7 +22,7 @@ static u64 fault(struct vm *vm)
 	return vm->mode == NESTED_TABLE ? EXIT_NPF : EXIT_PF;
 }
 
-/* Instructions are fetched by the same translations: MOV EAX, 1 or 2; RET */
+/* Instruction fetches use the same translations: MOV EAX, 1 or 2; RET */
 static void fetches(struct vm *vm)
 {
 	u64 code = 0xc300000000b8, v;
@@ -85,7 +85,7 @@ static void not_present_table_not_cached(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* Rights added need no flush: the walk that would raise the fault finds them. */
+/* Added rights need no flush: the walk before a fault finds them. */
 static void rights_raised(struct vm *vm)
 {
 	map_old(vm, 0);
@@ -98,7 +98,7 @@ static void rights_raised(struct vm *vm)
 	expect(load(vm, 0) == 2, "what was stored is not there");
 }
 
-/* When an entry did not allow an access, its address is not used any more either. */
+/* After an entry did not allow an access, its address must not be used either. */
 static void rights_raised_elsewhere(struct vm *vm)
 {
 	map_old(vm, 0);
@@ -123,7 +123,7 @@ static void rights_lowered(struct vm *vm)
 	store(vm, 0, 3, fault(vm));
 }
 
-/* A fault has been raised by a walk: after it nothing of the old translation is left. */
+/* A fault is raised by a walk, after which nothing of the old translation is left. */
 static void fault_drops_entry(struct vm *vm)
 {
 	stale(vm, 0);
@@ -133,7 +133,7 @@ static void fault_drops_entry(struct vm *vm)
 	gone(vm, 0, "the fault");
 }
 
-/* D is set by a walk, which sees the tables of this moment, and never by what is cached. */
+/* D is set by a walk, which reads the current tables, and never from a cached translation. */
 static void store_to_clean_page(struct vm *vm)
 {
 	u64 *old;
@@ -150,7 +150,7 @@ static void store_to_clean_page(struct vm *vm)
 	expect(*leaf(vm, 0) & PT_D, "D is not set");
 	expect(load(vm, 0) == 5, "the store went elsewhere");
 
-	/* The other half: what is dirty already is stored to through the cached translation. */
+	/* The other half: a store to a page that is already dirty uses the cached translation. */
 	map_old(vm, 1);
 	*leaf(vm, 1) |= PT_D;
 	if (vm->mode == NESTED_TABLE)
@@ -164,7 +164,7 @@ static void store_to_clean_page(struct vm *vm)
 	expect(load(vm, 1) == (config.model ? new_data(vm, 1) : 6), "flush");
 }
 
-/* The result of a store that set D is cached like any other. */
+/* The translation of a store that set D is cached like any other. */
 static void dirty_entry_is_kept(struct vm *vm)
 {
 	map_old(vm, 0);
@@ -176,7 +176,7 @@ static void dirty_entry_is_kept(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* Who clears D or A, and wants to see it set again, must flush. */
+/* A hypervisor that clears D or A, and expects it to be set again, must flush. */
 static void dirty_cleared(struct vm *vm)
 {
 	map_old(vm, 0);
@@ -222,7 +222,7 @@ static void execute_raised(struct vm *vm)
 	*leaf(vm, 0) &= ~PT_NX;
 	guest_ok(vm, g_call, gva(vm, 0), 0);
 
-	/* And taken away again: stays until flushed. */
+	/* Once the right is removed again, the cached translation stays until a flush. */
 	*leaf(vm, 0) |= PT_NX;
 	guest(vm, g_call, gva(vm, 0), 0);
 	expect(vm->vmcb->exit_code == (config.model ? EXIT_VMMCALL : fault(vm)),

@@ -14,7 +14,7 @@ static void asid_count(struct vm *vm)
 	       (u64)asids(), (u64)config.asids);
 }
 
-/* One guest under all ASIDs there are: each has its own translations, TLB_CONTROL 1 ends all. */
+/* Run one guest under all ASIDs: each has its own translations, and TLB_CONTROL 1 flushes all of them. */
 static void asids_all(struct vm *vm)
 {
 	u32 asid, n = asids();
@@ -91,7 +91,7 @@ static void per_processor(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* Both have something cached; a flush here is none there. */
+/* Both have cached translations; a flush on one processor does not flush the other. */
 static void per_processor_flush(struct vm *vm)
 {
 	u64 v;
@@ -135,7 +135,7 @@ static void per_processor_events(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* The manual is of two minds about INIT; the model flushes. */
+/* The manual contradicts itself about INIT; the model flushes. */
 static void init_flushes(struct vm *vm)
 {
 	u64 v;
@@ -162,7 +162,7 @@ static void second_reads_cr2(void)
 	cr2_of_second = guest(there, g_read_cr2, 0, 0);
 }
 
-/* What is clean is what this processor cached, whatever happened to the VMCB elsewhere since. */
+/* A clean field has the value that this processor cached, even if the VMCB has run elsewhere since. */
 static void clean_per_processor(struct vm *vm)
 {
 	u64 v;
@@ -185,8 +185,8 @@ static void clean_per_processor(struct vm *vm)
 }
 
 /*
- * With several processors a hypervisor may enter a guest between the change of a table and the
- * interrupt that asks for the flush: what is stale then is stale only after the interrupt.
+ * With several processors, a hypervisor may enter a guest between the change of a table and the
+ * interrupt that requests the flush: until the interrupt, an old translation is not stale.
  */
 static void oracle_window(struct vm *vm)
 {
@@ -201,7 +201,7 @@ static void oracle_window(struct vm *vm)
 	       counter(C_AUDIT) - audit);
 	expect(counter(C_WINDOW) > window, "window did not grow");
 	window = counter(C_WINDOW);
-	/* The second processor must be there already: starting it takes interrupts, too. */
+	/* The second processor must run already, because starting it takes interrupts, too. */
 	on_second_cpu(interrupt_first_cpu);
 	flush(vm, KEEP);
 	expect(counter(C_AUDIT) > audit, "audit did not grow after the interrupt");
@@ -242,12 +242,12 @@ void smp_tests(void)
 		run_tests("smp", oracle, ARRAY_SIZE(oracle));
 }
 
-/* Left over from before the reset: neither the image nor the pool nor the firmware is there. */
+/* This address survives a reset: it is outside the image, the pool and the firmware. */
 #define LEFT		((struct vm **)(62ul << 20))
 #define MAGIC		((struct vm *)0x7265736574)
 #define PORT_RESET	0xcf9
 
-/* RAM keeps its contents: the guests that were stale before the reset are run again after it. */
+/* RAM keeps its contents, so the guests with stale translations can run again after the reset. */
 static void reset(struct vm *unused)
 {
 	struct vm **left = LEFT, *vm;

@@ -6,8 +6,8 @@
 #define CR4_32		(CR4_PGE | CR4_PSE)
 
 /*
- * Where the test pages are for a guest that has 32 bits: different in each test, and nothing is
- * mapped there by vm_new().
+ * The address of the test pages of a 32-bit guest: it differs from test to test, and vm_new() maps
+ * nothing there.
  */
 static u64 va32(struct vm *vm)
 {
@@ -26,7 +26,7 @@ static u64 pa32(struct vm *vm)
 	return va32(vm) + SIZE_1G;
 }
 
-/* Where the guest's entry must point to, so that it reads VALUE there, VALUE + 1 at OFFSET */
+/* Return the address for the guest's entry, so that it reads VALUE there, and VALUE + 1 at OFFSET */
 static u64 target(struct vm *vm, u64 size, u64 offset, bool new, u64 value)
 {
 	u64 page = (u64)alloc(size), pa = pa32(vm), at;
@@ -69,7 +69,7 @@ static void old_then_new(struct vm *vm, u64 addr, u64 offset)
 	sees32(vm, addr + offset, 4, "flush");
 }
 
-/* Virtual addresses are guest-physical ones, and yet INVLPG does not reach what these gave. */
+/* Virtual addresses are guest-physical ones, but INVLPG does not drop translations of guest-physical addresses. */
 static void paging_off(struct vm *vm)
 {
 	u64 addr;
@@ -105,7 +105,7 @@ static void bits32_4k(struct vm *vm)
 	bits32(vm, PAGE_SIZE, 8);
 }
 
-/* With nested paging there are two nested pages to it: INVLPG of one half drops both. */
+/* With nested paging the page has two nested pages: INVLPG of one half drops both. */
 static void bits32_4m(struct vm *vm)
 {
 	bits32(vm, 2 * SIZE_2M, SIZE_2M + PAGE_SIZE);

@@ -36,7 +36,7 @@ static void sees_at(struct vm *vm, u64 offset, u64 want, const char *what)
 	       vm->vmcb->exit_code, v, want);
 }
 
-/* One entry for all of the page: far parts of it are known without having been touched. */
+/* One entry covers the whole page, including parts that were never accessed. */
 static void one_entry(struct vm *vm, int level, u64 size, u64 old, u64 new)
 {
 	u64 far = size - PAGE_SIZE, pa = vm->pa;
@@ -67,7 +67,7 @@ static void pages_2m(struct vm *vm)
 	one_entry(vm, 2, SIZE_2M, (u64)alloc(SIZE_2M), (u64)alloc(SIZE_2M));
 }
 
-/* Nothing is there between the image and the pool, nor so far into the second GB. */
+/* These addresses are free: between the image and the pool, and in the second GB. */
 #define PLACE	(48ul << 20)
 
 static void pages_1g(struct vm *vm)
@@ -95,8 +95,8 @@ static void pages_1g(struct vm *vm)
 }
 
 /*
- * 4 KB pages of the guest in 2 MB nested ones: each is known by itself, and only the guest-physical
- * one is large.
+ * 4 KB pages of the guest in 2 MB nested ones: each has its own entry, and only the entry by
+ * guest-physical address is large.
  */
 static void small_in_large(struct vm *vm)
 {
@@ -110,7 +110,7 @@ static void small_in_large(struct vm *vm)
 	}
 	*entry(vm->ncr3, pa, 2) = old | PT_P | PT_RW | PT_US | PT_PS;
 	sees_at(vm, 0, 1, "first access");
-	/* Page 1 of the guest was not touched: its own entry is read now. */
+	/* Page 1 of the guest was not accessed before, so its own entry is read now. */
 	*pte(vm, 1) = (pa + 3 * PAGE_SIZE) | PT_P | PT_RW;
 	sees_at(vm, PAGE_SIZE, 4, "the page beside it");
 	*entry(vm->ncr3, pa, 2) = new | PT_P | PT_RW | PT_US | PT_PS;
@@ -143,8 +143,8 @@ static void large_in_small(struct vm *vm)
 }
 
 /*
- * Structure caches.  Page FAR shares with page 0 the entry of LEVEL, and the tables that it points
- * to, but not the entry below it. Page FURTHER is beside FAR.
+ * Structure caches.  Pages FAR and 0 share the entry of LEVEL, and the tables that it points to, but
+ * not the entry below it.  Page FURTHER is next to FAR.
  */
 #define FAR(level)	(1ul << (3 + 9 * ((level) - 1)))
 #define FURTHER(level)	(FAR(level) + PAGE_SIZE)
@@ -157,12 +157,12 @@ static void map_through(struct vm *vm, u64 offset, u64 value)
 		*entry(vm->cr3, vm->va + offset, 1) = (vm->pa + offset) | PT_P | PT_RW;
 		*entry(vm->ncr3, vm->pa + offset, 1) = page | PT_P | PT_RW | PT_US;
 	} else {
-		/* The first GB is mapped as it is, see vm_new(). */
+		/* The first GB is mapped one to one, see vm_new(). */
 		*entry(vm->cr3, vm->va + offset, 1) = page | PT_P | PT_RW;
 	}
 }
 
-/* Of page 0, in the tables that are to change */
+/* The entry of page 0, in the tables that will change */
 static u64 *upper_entry(struct vm *vm, int level)
 {
 	if (vm->mode == NESTED_TABLE)
@@ -170,12 +170,12 @@ static u64 *upper_entry(struct vm *vm, int level)
 	return entry(vm->cr3, vm->va, level);
 }
 
-/* Have the guest read page 0, then hang other tables below the entry of LEVEL. */
+/* Have the guest read page 0, then link other tables below the entry of LEVEL. */
 static void stale_table(struct vm *vm, int level)
 {
 	u64 *e;
 
-	/* The highest level is shared with the test before. */
+	/* The previous test uses the same entry of the highest level. */
 	flush_guest(vm);
 	map_through(vm, 0, 1);
 	map_through(vm, FAR(level), 2);
@@ -189,8 +189,8 @@ static void stale_table(struct vm *vm, int level)
 }
 
 /*
- * An access to a page that was never touched goes through the old table; INVLPG of any page ends
- * that, and only that.
+ * The first access to a page still uses the old table; INVLPG of any page ends that, and drops nothing
+ * else.
  */
 static void structure(struct vm *vm, int level)
 {
@@ -268,7 +268,7 @@ static void structure_asid(struct vm *vm)
 	sees_at(vm, FAR(2), 5, "flush");
 }
 
-/* A fault is never raised by way of a cached upper level. */
+/* A walk that uses a cached upper level never raises a fault. */
 static void structure_fault(struct vm *vm)
 {
 	map_through(vm, 0, 1);
@@ -282,8 +282,8 @@ static void structure_fault(struct vm *vm)
 }
 
 /*
- * The guest's table is itself reached through a nested translation: when the hypervisor moves it,
- * the old one is read until the guest is flushed, whatever the guest does.
+ * A nested translation leads to the guest's table: if the hypervisor moves the table, walks read the
+ * old one until the hypervisor flushes; the guest's own flushes do not change that.
  */
 static void table_moved(struct vm *vm)
 {
@@ -306,7 +306,7 @@ static void table_moved(struct vm *vm)
 		sees_at(vm, n * PAGE_SIZE, 5 + n, "flush");
 }
 
-/* A walk that failed on the way to the guest's table is repeated, too, with the tables of now. */
+/* A walk that fails at the guest's table is repeated, too, with the current tables. */
 static void table_rights(struct vm *vm)
 {
 	u64 *table = alloc(PAGE_SIZE);
@@ -316,7 +316,7 @@ static void table_rights(struct vm *vm)
 	guest(vm, g_load, vm->va, 0);
 	expect(vm->vmcb->exit_code == EXIT_NPF, "the guest's table is not there: exit code %lx",
 	       vm->vmcb->exit_code);
-	/* Walks need to write: they set A. */
+	/* Walks need write access because they set A. */
 	*npte(vm, 0) = (u64)table | PT_P | PT_US;
 	guest(vm, g_load, vm->va, 0);
 	expect(vm->vmcb->exit_code == EXIT_NPF, "the guest's table is read-only: exit code %lx",
@@ -329,7 +329,7 @@ static void table_rights(struct vm *vm)
 	sees_at(vm, 0, 2, "flush");
 }
 
-/* The rights of upper levels: what a cached one forbids is looked up afresh. */
+/* If a cached upper level forbids an access, the walk is repeated without it. */
 static void structure_rights(struct vm *vm)
 {
 	u64 *pde = entry(vm->cr3, vm->va, 2);

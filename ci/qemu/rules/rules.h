@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
-/* A hypervisor that forgets to flush, on purpose, and looks at what it gets. */
+/* A hypervisor that deliberately omits flushes, and checks which translations its guests get. */
 #ifndef RULES_H
 #define RULES_H
 
@@ -149,8 +149,8 @@ enum {
 };
 
 /*
- * Who changes a translation behind the TLB's back: the hypervisor under shadow paging (nested
- * paging off), the guest in its own tables, or the hypervisor in the nested ones.
+ * Who changes a translation without a flush: the hypervisor in shadow page tables (nested paging
+ * off), the guest in its own tables, or the hypervisor in the nested tables.
  */
 enum mode {
 	NPT_OFF = 1,
@@ -165,12 +165,12 @@ struct vm {
 	u64 *cr3;		/* the guest's tables */
 	u64 *ncr3;		/* the nested tables */
 	enum mode mode;
-	u64 va, pa;		/* where its test pages are, for it */
+	u64 va, pa;		/* virtual address of its test pages */
 	u32 id;
-	u64 rflags;		/* what it starts with, every time */
+	u64 rflags;		/* RFLAGS at each start */
 };
 
-/* guest.S: what guests run */
+/* guest.S: the code of the guests */
 typedef void guest_code(void);
 guest_code g_nop, g_load, g_store, g_load_invlpg_load, g_call, g_invlpg, g_invlpga, g_movcr3,
 	   g_reload_cr3, g_read_cr0, g_read_cr2, g_read_cr3, g_read_cr4, g_read_cr8, g_read_dr6,
@@ -181,7 +181,7 @@ guest_code g_nop, g_load, g_store, g_load_invlpg_load, g_call, g_invlpg, g_invlp
 
 /* lib.c */
 struct config {
-	bool model;		/* what is written "survives" survives */
+	bool model;		/* survives() expects stale entries */
 	bool clean;
 	u32 oracle, asids;
 	bool by_asid;		/* CPUID says FLUSHBYASID */
@@ -193,7 +193,7 @@ extern struct config config;
 struct test {
 	const char *name;
 	void (*fn)(struct vm *vm);
-	u32 modes;		/* 0: runs once, without a guest made for it */
+	u32 modes;		/* 0: run once, without a guest */
 };
 
 void puts(const char *s);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /*
- * From multiboot's 32-bit entry, or from real mode on the second CPU, to long mode; and the host's
+ * Enter long mode, from multiboot's 32-bit entry or, on the second CPU, from real mode; and the host's
  * exceptions.
  */
 #define MULTIBOOT_MAGIC	0x1badb002
@@ -46,7 +46,7 @@ start:
 	cli
 	cld
 
-	/* The first 4 GB as they are, in pages of 2 MB */
+	/* The first 4 GB, mapped one to one in pages of 2 MB */
 	movl	$host_pdpt + 7, host_pml4
 	mov	$host_pdpt, %edi
 	mov	$host_pd + 7, %eax
@@ -91,7 +91,7 @@ to_long_mode:
 1:	hlt
 	jmp	1b
 
-/* Copied to AP_START: real mode, CS is AP_START >> 4. */
+/* This is copied to AP_START and runs in real mode; CS is AP_START >> 4. */
 	.code16
 	.globl ap_start, ap_start_end
 ap_start:
@@ -114,7 +114,7 @@ ap_start32:
 	mov	$ap_main, %ebx
 	jmp	to_long_mode
 
-/* The host expects no exceptions; say which it was and stop. */
+/* The host expects no exceptions; print which one it was and stop. */
 	.code64
 	.globl exception_stubs
 exception_stubs:

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* What flushes all ASIDs of a processor: SMI and RSM, A20, MTRRs. */
+/* Events that flush all ASIDs of a processor: SMI and RSM, A20, MTRRs. */
 #include "rules.h"
 
 #define PORT_A20	0x92
@@ -23,12 +23,12 @@ static void flushes_all(struct vm *vm, void (*event)(struct vm *vm), const char 
 	gone(b, 1, what);
 }
 
-/* The firmware has a handler there that does nothing for this command and returns. */
+/* The handler of the firmware ignores this command and returns. */
 static void smi(struct vm *vm)
 {
 	(void)vm;
 	outb(PORT_SMI, 0x77);
-	/* It is taken between instructions, soon. */
+	/* The CPU takes the SMI soon, between two instructions. */
 	inb(0x80);
 	inb(0x80);
 }
@@ -38,7 +38,7 @@ static void smi_rsm(struct vm *vm)
 	flushes_all(vm, smi, "SMI and RSM");
 }
 
-/* All that the host touches while it is off has bit 20 clear, see rules.ld. */
+/* While A20 is off, the host accesses only addresses with bit 20 clear, see rules.ld. */
 static void a20(struct vm *vm)
 {
 	u8 v = inb(PORT_A20) & ~1;

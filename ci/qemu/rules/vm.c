@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* Guests: their tables, running them, and looking at what they see. */
+/* Guests: make their tables, run them, and check what they read. */
 #include "rules.h"
 
 #define CODE		0x200000ul
 #define GUEST_STACK	((u64)guest_stack + sizeof(guest_stack))
-#define ALTERNATE	256	/* how many pages further GUEST_TABLE's new translations point */
+#define ALTERNATE	256	/* offset in pages of GUEST_TABLE's new translations */
 
 _Static_assert(__builtin_offsetof(struct vmcb, asid) == 0x58, "");
 _Static_assert(__builtin_offsetof(struct vmcb, np_enable) == 0x90, "");
@@ -21,8 +21,8 @@ static u32 window;	/* which test this is */
 static u32 last_id;
 
 /*
- * Tests do not share addresses.  So one that fails to flush, or is made to fail, does not spoil the
- * next, and each test's first access finds nothing cached.
+ * Tests do not share addresses.  So a test that fails to flush, or is made to fail, does not affect
+ * the next one, and the first access of each test finds no cached translation.
  */
 void vm_new_window(void)
 {
@@ -69,7 +69,7 @@ struct vm *vm_new(enum mode mode, u32 asid)
 	vm->va = (u64)window << 38;
 	vm->pa = (4 + window) * SIZE_1G;
 
-	/* Supervisor's, not global: what tests look at is made by the tests. */
+	/* Supervisor pages, not global: tests map the pages that they check. */
 	*entry(vm->cr3, CODE, 2) = CODE | PT_P | PT_RW | PT_PS;
 
 	c->intercept_exceptions = ~0u;
@@ -88,7 +88,7 @@ struct vm *vm_new(enum mode mode, u32 asid)
 	set_64bit(c);
 
 	if (mode != NPT_OFF) {
-		/* The first GB as it is, for the code and the guest's tables */
+		/* The first GB, mapped one to one, for the code and the guest's tables */
 		vm->ncr3 = alloc(PAGE_SIZE);
 		for (addr = 0; addr < SIZE_1G; addr += SIZE_2M)
 			*entry(vm->ncr3, addr, 2) = addr | PT_P | PT_RW | PT_US | PT_PS;
@@ -136,7 +136,7 @@ u64 *data_page(u64 value)
 	return p;
 }
 
-/* Where the page is that the guest's tables and the nested ones lead to now */
+/* The page to which the guest's and the nested tables currently lead */
 u64 *data_of(struct vm *vm, u64 n)
 {
 	u64 pa = *pte(vm, n) & PT_ADDR;
@@ -161,7 +161,7 @@ void map_old(struct vm *vm, u64 n)
 	*npte(vm, n) = page | PT_P | PT_RW | PT_US;
 }
 
-/* Behind the TLB's back; the bits of the entries stay as they are. */
+/* Change the translation without a flush; the flags of the entries stay. */
 void map_new(struct vm *vm, u64 n)
 {
 	u64 page = (u64)data_page(new_data(vm, n));
@@ -179,7 +179,7 @@ void map_new(struct vm *vm, u64 n)
 	}
 }
 
-/* Run from CODE until an exit; RAX. */
+/* Run from CODE until an exit; return RAX. */
 u64 guest(struct vm *vm, guest_code *code, u64 rdi, u64 rsi)
 {
 	struct vmcb *c = vm->vmcb;
@@ -206,8 +206,8 @@ void guest_ok(struct vm *vm, guest_code *code, u64 rdi, u64 rsi)
 }
 
 /*
- * A VMRUN that must fail.  QEMU then saves the host's state where the guest's was; whether
- * processors do is not the question here.
+ * A VMRUN that must fail.  QEMU then saves the host's state in place of the guest's; the tests do not
+ * depend on that.
  */
 void invalid(struct vm *vm)
 {
@@ -220,7 +220,7 @@ void invalid(struct vm *vm)
 	memcpy(vm->vmcb, saved, PAGE_SIZE);
 }
 
-/* What the guest reads in its page, or a number that says how it failed */
+/* Return what the guest reads in its page, or a number that shows how it failed */
 u64 load(struct vm *vm, u64 n)
 {
 	u64 v = guest(vm, g_load, gva(vm, n), 0);
@@ -259,7 +259,7 @@ void stale_global(struct vm *vm, u64 n)
 	stale_with(vm, n, PT_G);
 }
 
-/* A VMRUN that does nothing else */
+/* A VMRUN that only flushes */
 void flush(struct vm *vm, enum tlb_control how)
 {
 	vm->vmcb->tlb_control = how;
@@ -268,7 +268,7 @@ void flush(struct vm *vm, enum tlb_control how)
 	vm->vmcb->tlb_control = KEEP;
 }
 
-/* By the narrowest means there is, for tests that are about something else */
+/* Flush with the narrowest means available, for tests of other rules */
 void flush_guest(struct vm *vm)
 {
 	flush(vm, config.by_asid ? FLUSH_ASID : FLUSH_ALL);
@@ -282,7 +282,7 @@ static void sees(struct vm *vm, u64 n, bool old, const char *what)
 	       what, n, (u64)vm->id, (u64)vm->vmcb->asid, v, old ? "old" : "new", want);
 }
 
-/* WHAT must not flush.  Without the model each VMRUN does. */
+/* Check that WHAT does not flush; without the model, each VMRUN does. */
 void survives(struct vm *vm, u64 n, const char *what)
 {
 	sees(vm, n, config.model, what);
@@ -293,13 +293,13 @@ void gone(struct vm *vm, u64 n, const char *what)
 	sees(vm, n, false, what);
 }
 
-/* What a guest does to its TLB leaves what the nested tables gave for a guest-physical address. */
+/* A guest's own flushes keep the translations of guest-physical addresses from the nested tables. */
 void gone_for_guest(struct vm *vm, u64 n, const char *what)
 {
 	sees(vm, n, config.model && vm->mode == NESTED_TABLE, what);
 }
 
-/* Without paging, or with whatever CR0 and CR4 say */
+/* Without paging, or with the paging mode of CR0 and CR4 */
 void to_32bit(struct vm *vm, u64 cr0, u64 cr4)
 {
 	struct vmcb *c = vm->vmcb;
@@ -322,7 +322,7 @@ void intercept_msrs(struct vm *vm)
 	memset((void *)vm->vmcb->msrpm, 0xff, 2 * PAGE_SIZE);
 }
 
-/* This processor's, all ASIDs unless MSR_SELECT says otherwise */
+/* Return a counter of this processor, summed over all ASIDs unless MSR_SELECT selects one */
 u64 counter(int n)
 {
 	return rdmsr(MSR_COUNTER(n));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * VMRUN and #VMEXIT flush nothing, whatever they load; and what the host does to itself does not
- * concern its guests.
+ * VMRUN and #VMEXIT flush nothing, regardless of the state that they load, and the host's own flushes
+ * do not affect its guests.
  */
 #include "rules.h"
 
@@ -40,7 +40,7 @@ static void vmrun_vmexit_keep(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* Whether a VMRUN that fails its checks has flushed before that is not said; the next one does. */
+/* The manual does not say whether a VMRUN that fails its checks flushes; the next one does. */
 static void vmrun_failed_then_flush(struct vm *vm)
 {
 	stale(vm, 0);
@@ -67,7 +67,7 @@ static void vmcb_ncr3_keeps(struct vm *vm)
 	gone(vm, 0, "flush");
 }
 
-/* The page is where the guest thinks it is, so that it reads the same with nested paging and without. */
+/* Map the page one to one, so that the guest reads the same with and without nested paging. */
 static void vmcb_np_enable_keeps(struct vm *vm)
 {
 	u64 old = (u64)data_page(1), new = (u64)data_page(2);
@@ -122,7 +122,7 @@ static void vmcb_cr0_keeps(struct vm *vm)
 	gone(vm, 1, "flush, global");
 }
 
-/* A hypervisor that changes CR0.WP in a VMCB must flush: the right may have been cached. */
+/* A hypervisor that changes CR0.WP in a VMCB must flush, because the right may be cached. */
 static void vmcb_cr0_wp_stale(struct vm *vm)
 {
 	map_old(vm, 0);
@@ -133,7 +133,7 @@ static void vmcb_cr0_wp_stale(struct vm *vm)
 	store(vm, 0, 2, config.model ? EXIT_VMMCALL : EXIT_PF);
 	flush_guest(vm);
 	store(vm, 0, 3, EXIT_PF);
-	/* The other way round no harm is done: the fault is confirmed by a walk. */
+	/* The opposite change is harmless, because a walk confirms the fault. */
 	load(vm, 0);
 	vm->vmcb->cr0 = CR0_64 & ~CR0_WP;
 	store(vm, 0, 4, EXIT_VMMCALL);
