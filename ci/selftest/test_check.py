@@ -53,7 +53,7 @@ class Check(VerbTest):
         write(self.path("docs/hazards.md"), re.sub(r"(?m)^- Tests: .*", "- Tests: `state_test`", HAZARDS))
         for name, text in {"ci/checks/patch": 'echo "$1" >>build/built', "ci/checks/part": part, "ci/checks/variant": 'echo "$@" >>build/variants',
                            "scripts/build": "exit 0"}.items():
-            write(self.path(name), f'#!/bin/bash\ncd "$(dirname "$0")/.."\n{text}\n')
+            write(self.path(name), f"#!/bin/bash\ncd {self.project}\n{text}\n")
         return self.verb("check", *options)
 
     def test_variants(self):
