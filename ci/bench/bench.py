@@ -353,7 +353,7 @@ def main():
     figures = write_tsv(args.out + ".tsv", todo, machines)
     if os.path.exists(args.out + "-partial.tsv"):
         os.remove(args.out + "-partial.tsv")
-    page.write(args.out + ".html", todo, figures, CURVES)
+    page.write(args.out + ".html", todo, figures, CURVES, os.environ.get("KVM_TLB_ABOUT", ""))
     # The expected counts hold for Debian's base only.
     expected = None if os.environ.get("KDIR") else read_expected() if os.path.exists(EXPECTED) else {}
     print(f"{'per turn of a vCPU':48} {'':16}  {'VMRUNs':>8} {'ASID flushes':>12} {'full flushes':>12} {'page walks':>10} {'reloads':>8} {'KiB per VM':>10} {'instructions':>12}")

@@ -152,3 +152,9 @@ tree_repo() {
 	git -C "$repo" diff --quiet HEAD -- || die "$repo has uncommitted changes: commit or stash them first"
 	echo "$repo"
 }
+
+# about: print what is tested, for pages of results.
+about() {
+	echo "$(date -u '+%F %R') UTC"
+	echo "base: Linux $(base_name); QEMU: $(qemu_version) with ci/qemu; this project: $(git -C "$TOP" describe --always --dirty 2>/dev/null || echo 'not a git clone')"
+}

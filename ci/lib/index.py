@@ -7,7 +7,6 @@ ABOUT: lines that name the tested versions.  PART: NAME=FILE as for tap.py --joi
 import html
 import os
 import sys
-import time
 
 import tap
 
@@ -45,7 +44,7 @@ def main():
     text = f"""<!DOCTYPE html>
 <meta charset="utf-8"><title>{'FAILED' if bad else 'passed'}: TLB tags for KVM</title><style>{STYLE}</style>
 <h1 class={'bad' if bad else 'good'}>{', '.join(f'{n} {what}' for n, what in zip(total, NAMES) if n or what != 'too slow')}</h1>
-<p>{time.strftime('%Y-%m-%d %H:%M', time.gmtime())} UTC<br>{'<br>'.join(map(html.escape, about.splitlines()))}</p>
+<p>{'<br>'.join(map(html.escape, about.splitlines()))}</p>
 <table><tr><th>part</th><th></th>{''.join(f'<th>{n}</th>' for n in NAMES)}<th></th></tr>
 {rows}</table>
 {failures and '<h2>What failed</h2>'}
