@@ -12,6 +12,8 @@ import sys
 from guest import TOP, die
 
 NUMBERS = os.path.join(TOP, "docs/numbers.md")
+README = os.path.join(TOP, "README.md")
+README_TITLES = ("L2, 16 pages", "2 L2s, 16 pages", "4 L2s, 16 pages", "8 L2s, 16 pages", "16 L2s, 16 pages")
 LETTERS = os.path.join(TOP, "docs/cover-letters/*.txt")
 TABLE = re.compile(r"^  scripts/bench ((?:[^\n]*\\\n)*[^\n]*)\n((?:  [^\n]*\n)*)", re.M)
 HEADER = """\
@@ -58,8 +60,23 @@ def scenarios_of(command):
     return command.replace("\\\n", " ").split()
 
 
+def readme_rows(recorded):
+    """Return the rows of README's table, for docs/numbers.md's rows of each title; none if scenarios are missing."""
+    if not all(t in recorded for t in README_TITLES):
+        return {}
+    got = [{l.split()[0]: l.split() for l in recorded[t].splitlines()} for t in README_TITLES]
+    row = {"base": [g["base"][3] for g in got], "series": [g["series"][3] for g in got],
+           "L0's instructions, series : base": [f"{float(g['series'][-1]):.2f}" for g in got]}
+    return {name: f"| {name} | {' | '.join(values)} |" for name, values in row.items()}
+
+
+def read_recorded():
+    with open(NUMBERS, encoding="utf-8") as f:
+        return dict(ROWS.findall(f.read().partition("```\n")[2].removeprefix(HEADER)))
+
+
 def write(scenarios, figures):
-    """Write docs/numbers.md and the tables in the cover letters."""
+    """Write docs/numbers.md and the tables in the cover letters and in README.md."""
     by_name = {s.name: rows(s, figures[s.name]) for s in scenarios}
     with open(NUMBERS, "w", encoding="utf-8") as f:
         f.write(INTRO + "```\n" + HEADER + "".join(by_name.values()) + "```\n")
@@ -74,6 +91,12 @@ def write(scenarios, figures):
         if new != text:
             with open(path, "w", encoding="utf-8") as f:
                 f.write(new)
+    with open(README, encoding="utf-8") as f:
+        text = f.read()
+    for name, row in readme_rows(read_recorded()).items():
+        text = re.sub(rf"(?m)^\| {re.escape(name)} \|.*", lambda m, row=row: row, text)
+    with open(README, "w", encoding="utf-8") as f:
+        f.write(text)
 
 
 ROWS = re.compile(r"^(\S[^\n]*)\n((?:  [^\n]*\n)+)", re.M)
@@ -89,10 +112,13 @@ def tables():
 
 def main():
     bad, recorded = [], None
+    if os.path.exists(NUMBERS):
+        with open(README, encoding="utf-8") as f:
+            text = f.read()
+        bad += [f"README.md: the row \"{name}\" differs from docs/numbers.md" for name, row in readme_rows(read_recorded()).items() if row + "\n" not in text]
     for letter, scenarios, table in tables():
         if recorded is None:
-            with open(NUMBERS, encoding="utf-8") as f:
-                recorded = dict(ROWS.findall(f.read().partition("```\n")[2].removeprefix(HEADER)))
+            recorded = read_recorded()
         shown = dict(ROWS.findall(table))
         bad += [f"{letter}: \"{title}\" differs from docs/numbers.md" for title, got in shown.items() if recorded.get(title) != got]
         if len(shown) != len(scenarios):

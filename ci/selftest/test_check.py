@@ -257,6 +257,24 @@ figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.item
         with self.unchanged():
             return run([sys.executable, self.path("ci/bench/figures.py")], self.env)
 
+    def test_table_of_the_readme(self):
+        names = {f"l2s-{n}": f"{n} L2s, 16 pages" if n > 1 else "L2, 16 pages" for n in (1, 2, 4, 8, 16)}
+        write(self.path("README.md"), "| base | 1 |\n| series | 2 |\n| L0's instructions, series : base | 3 |\n")
+        program = f"""import sys, types
+sys.path[:0] = {[self.path("ci/bench"), self.path("ci/lib")]!r}
+import figures
+f = lambda w, i: {{"flush_asid": 1, "flush_all": 0, "walks": w, "reloads": 2, "instructions": i}}
+figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.items()], {{n: {{"base": f(25, 1000), "series": f(0.5, 880)}} for n in {list(names)!r}}})"""
+        write(self.path("docs/cover-letters/two.txt"), "KVM: Part two\n")
+        done = run([sys.executable, "-c", program], self.env)
+        self.assertEqual(done.status, 0, done)
+        self.assertEqual(read(self.path("README.md")), "| base |" + " 25.00 |" * 5 + "\n| series |" + " 0.50 |" * 5 +
+                         "\n| L0's instructions, series : base |" + " 0.88 |" * 5 + "\n")
+        self.assert_ok(self.check())
+        write(self.path("README.md"), read(self.path("README.md")).replace("0.88", "0.50", 1))
+        done = self.check()
+        self.assertEqual((done.status, done.out), (1, "README.md: the row \"L0's instructions, series : base\" differs from docs/numbers.md: run scripts/bench --record\n"))
+
     def test_recorded(self):
         for walks in (9, 10):
             self.record(walks)
