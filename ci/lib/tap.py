@@ -3,9 +3,9 @@
 """Read failures from KTAP and from the output of selftests, and write the results of this project as KTAP.
 
 tap.py FILE: print each failed case in a KTAP file with its messages.
-tap.py --count FILE: print the numbers of passed, failed, skipped and too slow tests.
+tap.py --count FILE: print the numbers of passed, failed and skipped tests.
 tap.py --join OUT NAME=FILE...: join the files, each as a test with subtests; NAME without FILE is a test that passed, NAME=! one that failed.
-tap.py --write OUT: write results from standard input, one a line: pass, fail, skip or slow, a tab, the name, and, after a tab, the reason.
+tap.py --write OUT: write results from standard input, one a line: pass, fail or skip, a tab, the name, and, after a tab, the reason.
 """
 import os
 import re
@@ -62,7 +62,7 @@ def failed_ktap(lines):
 
 
 def write(path, results):
-    """results: (name, outcome, lines with the reason); outcome is pass, fail, skip, or slow (it passed, but not within its limit)."""
+    """results: (name, outcome, lines with the reason); outcome is pass, fail or skip."""
     text = f"KTAP version 1\n1..{len(results)}\n"
     for n, (name, outcome, why) in enumerate(results, 1):
         why = [l for line in why for l in str(line).splitlines()]
@@ -70,20 +70,19 @@ def write(path, results):
         if outcome == "skip":
             text += f"ok {n} {name} # SKIP {' '.join(why)}\n"
         else:
-            text += "".join(f"# {l}\n" for l in why) + (f"ok {n} {name}\n" if outcome == "pass" else f"not ok {n} {name}{' # too slow' * (outcome == 'slow')}\n")
+            text += "".join(f"# {l}\n" for l in why) + f"{'not ' * (outcome != 'pass')}ok {n} {name}\n"
     with open(path + ".new", "w", encoding="utf-8") as f:
         f.write(text)
     os.replace(path + ".new", path)
 
 
 def count(lines):
-    """Return the numbers of passed, failed, skipped and too slow results, without those that have subtests."""
-    outcomes, deeper = [0, 0, 0, 0], False
+    """Return the numbers of passed, failed and skipped results, without those that have subtests."""
+    outcomes, deeper = [0, 0, 0], False
     for line in lines:
         m = re.match(r"(\s*)(not )?ok \d+ ", line)
         if m and not (deeper and len(m[1]) < deeper):
-            slow = m[2] and line.rstrip().endswith("# too slow")
-            outcomes[3 if slow else 1 if m[2] else 2 if "# SKIP" in line else 0] += 1
+            outcomes[1 if m[2] else 2 if "# SKIP" in line else 0] += 1
         if m:
             deeper = len(m[1])
     return outcomes

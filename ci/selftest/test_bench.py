@@ -76,23 +76,20 @@ class Mutants(VerbTest):
 
     def test_killed_with_each_seed(self):
         status, text, ran, counts = self.tried(3, {self.NAME + " seed": self.KILLED}, self.NAME)
-        self.assertEqual((status, counts), (0, [1, 0, 0, 0]))
+        self.assertEqual((status, counts), (0, [1, 0, 0]))
         self.assertRegex(text, rf"(?m)^{self.NAME}  killed .* one, npt\.two$")
         self.assertEqual({w for l in ran for w in l.split() if w.startswith("seed:")}, {"seed:1", "seed:2", "seed:3"})
 
     def test_survives_one_seed(self):
         status, text, _, counts = self.tried(3, {self.NAME + " seed:2": ("pass", "", ""), self.NAME + " seed": self.KILLED}, self.NAME)
-        self.assertEqual((status, counts), (1, [0, 1, 0, 0]))
+        self.assertEqual((status, counts), (1, [0, 1, 0]))
         self.assertRegex(text, rf"(?m)^{self.NAME}  SURVIVED 1 of 3 .* one \(2 of 3\), npt\.two \(2 of 3\)$")
         self.assertIn(f"FAIL: {self.NAME}: no test detected it with 1 of 3 seeds\n", text)
 
-    def test_fails_or_is_too_slow_without_a_mutant(self):
+    def test_fails_without_a_mutant(self):
         status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("fail", "suite.x", "suite.x: why")}, self.NAME)
         self.assertEqual((status, counts[0]), (1, 1))
         self.assertRegex(text, r"(?m)^FAIL: without a mutant, model on: \S+.*: x$")
-        status, text, _, counts = self.tried(1, {self.NAME + " seed": self.KILLED, "none seed": ("slow", "", "it took 9 s")}, self.NAME, CI="true")
-        self.assertEqual((status, counts[1], counts[3] > 0), (1, 0, True))
-        self.assertRegex(text, r"(?m)^TOO SLOW: without a mutant, model on: \S+.*: it took 9 s$")
 
     def test_verdicts_are_kept_but_not_for_ci(self):
         first = self.tried(1, {self.NAME + " seed": self.KILLED}, self.NAME)
@@ -145,7 +142,7 @@ class Bench(VerbTest):
     def test_as_expected(self):
         status, text = self.measured("nested-w16", "nested-w64")
         self.assertEqual(status, 0, text)
-        self.assertEqual(tap.count(read(self.path("bench.ktap")).splitlines()), [2, 0, 0, 0])
+        self.assertEqual(tap.count(read(self.path("bench.ktap")).splitlines()), [2, 0, 0])
         self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t3.000\t100.000\t4096.000\n", read(self.path("bench.tsv")))
         page = read(self.path("bench.html"))
         self.assertEqual(page.count("<svg"), 1, "one curve has two scenarios")
@@ -156,7 +153,7 @@ class Bench(VerbTest):
         status, text = self.measured("nested-w16", series={"instructions": 111})
         self.assertEqual(status, 1)
         self.assertIn("FAIL: nested-w16: 111 instructions per turn, 110 on the base, must be at most 1.00 times that\n", text)
-        self.assertEqual(tap.count(read(self.path("bench.ktap")).splitlines()), [0, 1, 0, 0])
+        self.assertEqual(tap.count(read(self.path("bench.ktap")).splitlines()), [0, 1, 0])
 
     def test_not_as_much_better_as_it_must_be(self):
         status, text = self.measured("nested-clean")

@@ -129,7 +129,7 @@ class Matrix(VerbTest):
             status = matrix.report(tests, {k: k for k in images}, results, known or {}, 1.0)
         counts = tap.count(read(self.dir + ".ktap").splitlines())
         self.assertEqual(sum(counts), len(results))
-        self.assertEqual(counts[1] + counts[3] > 0, status != 0)
+        self.assertEqual(counts[1] > 0, status != 0)
         return status, out.getvalue()
 
     LISTED = {(0, "state_test"): "why"}
@@ -188,8 +188,8 @@ class Matrix(VerbTest):
     def test_too_slow(self):
         for base, series in (("pass", "slow"), ("slow", "pass"), ("fail", "slow")):
             status, text = self.verdict(base, series, self.LISTED)
-            self.assertEqual(status, 1)
-            self.assertRegex(text, r"(?m)^TOO SLOW: (base|series) L0 2 pCPU state_test: a reason: raise the limit in its list, or find what made it slower$")
+            self.assertEqual(status, 0)
+            self.assertRegex(text, r"(?m)^passed, but slower than the limit .*:\n  (base|series) L0 2 pCPU state_test: a reason$")
             self.assertNotIn("FAIL: ", text)
 
     def test_passes_after_its_limit(self):
@@ -323,14 +323,14 @@ not ok 1 asid
 
     def test_what_is_written_can_be_read(self):
         path = os.path.join(self.dir, "r.ktap")
-        tap.write(path, [("a b", "pass", []), ("c", "fail", ["why:\nbecause", "more"]), ("d", "skip", ["no c"]), ("e #1", "slow", ["it took long"])])
+        tap.write(path, [("a b", "pass", []), ("c", "fail", ["why:\nbecause", "more"]), ("d", "skip", ["no c"]), ("e #1", "pass", ["it took long"])])
         self.assertEqual(read(path), "KTAP version 1\n1..4\nok 1 a b\n# why:\n# because\n# more\nnot ok 2 c\nok 3 d # SKIP no c\n"
-                                     "# it took long\nnot ok 4 e 1 # too slow\n")
-        self.assertEqual(tap.count(read(path).splitlines()), [1, 1, 1, 1])
+                                     "# it took long\nok 4 e 1\n")
+        self.assertEqual(tap.count(read(path).splitlines()), [2, 1, 1])
 
     def test_subtests_are_counted_once(self):
         text = "KTAP version 1\n1..2\n  KTAP version 1\n  1..2\n    1..2\n    ok 1 a\n    not ok 2 b\n  not ok 1 s\n  ok 2 t # SKIP no t\nnot ok 1 x\nok 2 y\n"
-        self.assertEqual(tap.count(text.splitlines()), [2, 1, 1, 0])
+        self.assertEqual(tap.count(text.splitlines()), [2, 1, 1])
 
     def test_join(self):
         good, bad, out = (os.path.join(self.dir, n) for n in ("good", "bad", "out"))
@@ -338,4 +338,4 @@ not ok 1 asid
         tap.write(bad, [("b", "fail", ["why"])])
         run([self.path("ci/lib/tap.py"), "--join", out, "one=" + good, "two=" + bad, "three", "four=!"])
         self.assertEqual([l for l in read(out).splitlines() if "ok" in l], ["  ok 1 a", "ok 1 one", "  not ok 1 b", "not ok 2 two", "ok 3 three", "not ok 4 four"])
-        self.assertEqual(tap.count(read(out).splitlines()), [2, 2, 0, 0])
+        self.assertEqual(tap.count(read(out).splitlines()), [2, 2, 0])

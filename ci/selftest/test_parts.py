@@ -18,9 +18,9 @@ class Test(VerbTest):
         write(self.path("ci/selftest/run.py"), "print('fine')\n")
         return self.verb("test", *arguments)
 
-    def results(self, passed, failed, skipped, slow=0):
+    def results(self, passed, failed, skipped):
         """Return shell text that writes these results for the part run."""
-        lines = ["pass\\tit"] * passed + ["fail\\tit\\twhy"] * failed + ["skip\\tit\\twhy"] * skipped + ["slow\\tit"] * slow
+        lines = ["pass\\tit"] * passed + ["fail\\tit\\twhy"] * failed + ["skip\\tit\\twhy"] * skipped
         return f"printf '{''.join(l + chr(92) + 'n' for l in lines)}' | {self.path('ci/lib/tap.py')} --write {self.path('build/results/run.ktap')}\n"
 
     def test_all_pass(self):
@@ -30,7 +30,7 @@ class Test(VerbTest):
         self.assertNotIn("failed in", done.out)
         lines = read(self.path("build/results/test.ktap")).splitlines()
         self.assertEqual(lines[:3] + lines[-1:], ["KTAP version 1", "1..8", "  KTAP version 1", "ok 8 check"])
-        self.assertEqual(tap.count(lines), [12, 0, 2, 0])
+        self.assertEqual(tap.count(lines), [12, 0, 2])
         page = read(self.path("build/results/index.html"))
         self.assertIn("<h1 class=good>12 passed, 0 failed, 2 skipped</h1>", page)
         self.assertIn("<tr><td>run</td><td class=good>passed</td><td class=n>5</td><td class=n>0</td><td class=n>2</td>", page)
@@ -69,13 +69,6 @@ class Test(VerbTest):
         _, _, end = done.out.partition("== done")
         self.assertEqual(end.splitlines()[1:], ["failed in run:", "FAIL: one", "    its reason", "failed in bench:", "cannot",
                                                 "failed in check:", "a: FAILED after 3 s", "12 passed, 3 failed, 0 skipped"])
-
-    def test_too_slow(self):
-        done = self.parts(run="echo 'TOO SLOW: one: why'\n" + self.results(7, 0, 1, 2) + "exit 1")
-        self.assertEqual(done.status, 1)
-        end = done.out.partition("== done")[2].splitlines()[1:]
-        self.assertEqual(end[:2] + end[3:], ["failed in run:", "TOO SLOW: one: why", "14 passed, 0 failed, 1 skipped, 2 too slow"])
-        self.assertIn("neither passed nor failed", end[2])
 
     def test_ctrl_c_ends_all_of_it(self):
         write(self.path("scripts/build"), "#!/bin/sh\n")

@@ -24,7 +24,7 @@ from guest import TOP, Guest, GuestError, die, say_where
 
 # Limits are in seconds of ci/lib/clock.py.  These are the limits for booting L0, and L1 in it.
 BOOT = {0: 120, 1: 240}
-# A test that takes longer than its limit in the list is too slow; one that takes PATIENCE times as long hangs.
+# A test that passes, but takes longer than its limit in the list, is reported as slow; one that takes PATIENCE times as long hangs.
 PATIENCE = 3
 # The limit of a test that is not in the list (--tree only).
 UNLISTED = 60
@@ -34,7 +34,7 @@ GRACE = 60
 KERNELS = ("base", "series")
 Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("-", "", "", KERNELS))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
-# outcome: pass, skip, fail or slow.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
+# outcome: pass, skip, fail or slow: passed, but not within its limit.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
 Result = collections.namedtuple("Result", "outcome seconds note tlb failed", defaults=(None, ()))
 # Counters of the TLB model that go into the TSV, with the names of ci/guest/svm-tlb.c.  walks: page walks of an unbounded TLB.
 COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
@@ -202,7 +202,7 @@ class Machine(machine.Machine):
         if stale and outcome == "pass":
             outcome, note = "fail", f"the oracle found {stale} stale translations at VMRUN"
         elif outcome == "pass" and seconds > test.limit:
-            outcome, note = "slow", f"it passed, but took {seconds:.0f} s with a limit of {test.limit} s"
+            outcome, note = "slow", f"took {seconds:.0f} s with a limit of {test.limit} s"
         self.results[self.key(test)] = Result(outcome, seconds, note, tlb, failed)
 
     def work(self):
@@ -420,7 +420,7 @@ def main():
     return report(tests, images, results, known, time.monotonic() - start)
 
 
-CELL = {"pass": "pass", "skip": "skip", "fail": "FAIL", "slow": "too slow"}
+CELL = {"pass": "pass", "skip": "skip", "fail": "FAIL", "slow": "slow"}
 
 
 def cell(results, kernel, level, name, all_pcpus):
@@ -481,12 +481,14 @@ def report(tests, images, results, known, seconds):
             for line in [case + ":"] * bool(case) + said:
                 print("    " + line)
     slow = [(k, r) for k, r in sorted(results.items()) if r.outcome == "slow"]
-    for k, r in slow:
-        print(f"TOO SLOW: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note}: raise the limit in its list, or find what made it slower")
+    if slow:
+        print("passed, but slower than the limit in the list, even allowing for this machine's speed and load:")
+        for k, r in slow:
+            print(f"  {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note}")
     print(f"logs: {os.path.relpath(os.path.join(OUT, 'log'), TOP)}")
     for kernel in images:
         got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
-        print(f"{kernel}: {got['pass']} pass, {got['fail']} fail, {got['skip']} skip" + (f", {got['slow']} too slow" if got["slow"] else ""))
+        print(f"{kernel}: {got['pass'] + got['slow']} pass, {got['fail']} fail, {got['skip']} skip")
     print(f"selftests: {len(results)} runs in {seconds:.0f} s{machine.hung()}, {os.path.relpath(OUT, TOP)}/selftests.tsv")
     failed = {k: (r, why) for k, r, why in bad}
     listed = dict(expected)
@@ -495,9 +497,9 @@ def report(tests, images, results, known, seconds):
         name = f"{key.kernel} L{key.level} {key.pcpus} pCPU {key.name}"
         if key in listed:
             return name, "skip", [f"known failure: {listed[key]}"]
-        return name, r.outcome, [r.note, *(l for case, said in r.failed for l in [case, *said] if l)] if key in failed else [r.note] if r.note else []
+        return name, "pass" if r.outcome == "slow" else r.outcome, [r.note, *(l for case, said in r.failed for l in [case, *said] if l)] if key in failed else [r.note] if r.note else []
     tap.write(OUT.rstrip("/") + ".ktap", [line(k, r) for k, r in sorted(results.items())])
-    return 1 if bad or slow else 0
+    return 1 if bad else 0
 
 
 if __name__ == "__main__":

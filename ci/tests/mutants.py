@@ -97,7 +97,7 @@ class Verdicts:
     """The results for one mutant, or without one: the seconds of the tests, the failures, and their seeds."""
 
     def __init__(self):
-        self.seconds, self.failed, self.slow = 0.0, collections.defaultdict(set), {}
+        self.seconds, self.failed = 0.0, collections.defaultdict(set)
 
     def add(self, result):
         self.seconds += float(result["seconds"])
@@ -107,8 +107,6 @@ class Verdicts:
         if result["outcome"] == "fail" and (none or not result["note"].startswith("not run: ")):
             for what in shown(result):
                 self.failed[what].add(seed)
-        elif result["outcome"] == "slow" and none:
-            self.slow[shown(result)[0][0]] = result["note"]
 
     def killed(self):
         """Return the number of seeds with which the mutant was killed."""
@@ -200,10 +198,7 @@ def main():
         none = results[m]["none"]
         for (row, what), _ in sorted(none.failed.items()):
             print(f"FAIL: without a mutant, model {m}: {row}: {what}")
-        for row, note in sorted(none.slow.items()):
-            print(f"TOO SLOW: without a mutant, model {m}: {row}: {note}")
         unmutated += [(f"without a mutant, model {m}: {row}", "fail", sorted(w for r, w in none.failed if r == row)) for row in sorted({r for r, _ in none.failed})]
-        unmutated += [(f"without a mutant, model {m}: {row}", "slow", [note]) for row, note in sorted(none.slow.items())]
     survivors = [n for n in names if results["on"][n].killed() < seeds]
     for n in survivors:
         print(f"FAIL: {n}: no test detected it" + (f" with {seeds - results['on'][n].killed()} of {seeds} seeds" if seeds > 1 else ""))
