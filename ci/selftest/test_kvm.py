@@ -118,17 +118,18 @@ class MachineKvm(VerbTest):
 
     def test_table(self):
         self.host(kvm_amd="1")
-        write(self.path("ci/tests/selftests.list"), "x86/a 01 12/1 60\nx86/b 0 2 60 npt=0\nx86/c 0 12 60 only:series cpu:x-svm-asids=4\n"
+        write(self.path("ci/tests/selftests.list"), "x86/a 01 12/1 60\nx86/b 0 2 60 npt=0\nx86/smm_test 0 2 60 avic=1 npt=0\nx86/c 0 12 60 only:series cpu:x-svm-asids=4\n"
               "../bin/svm-tlb 0 2 60 -- asids 1 ./x86/a\n")
         done = self.verb("run", "--machine", "kvm")
         self.assert_ok(done)
         lines = done.out.splitlines()
         self.assertEqual(lines[0], "L0 is a guest of this machine's KVM (kvm_amd)")
-        self.assertEqual([l.split()[-4:] for l in lines[2:6]], [["pass"] * 4, ["pass", "pass", "-", "-"], ["-", "skip", "-", "-"], ["skip", "skip", "-", "-"]])
+        self.assertEqual([l.split()[-4:] for l in lines[2:7]], [["pass"] * 4, ["pass", "pass", "-", "-"], ["skip", "skip", "-", "-"], ["-", "skip", "-", "-"], ["skip", "skip", "-", "-"]])
         self.assertIn("  c cpu:x-svm-asids=4 (L0): needs the TLB model, to set the number of ASIDs: run it with --machine tcg\n", done.out)
         self.assertIn("  svm-tlb asids 1 ./x86/a (L0): needs the counters of the TLB model: run it with --machine tcg\n", done.out)
-        self.assertIn("\nbase: 4 pass, 0 fail, 1 skip\nseries: 4 pass, 0 fail, 3 skip\n", done.out)
-        self.assertEqual(tap.count(read(self.path("build/results/run.ktap")).splitlines()), [8, 0, 4])
+        self.assertIn("  smm_test avic=1 npt=0 (L0): with npt=0, a guest of KVM cannot enter SMM: run it with --machine tcg\n", done.out)
+        self.assertIn("\nbase: 4 pass, 0 fail, 2 skip\nseries: 4 pass, 0 fail, 4 skip\n", done.out)
+        self.assertEqual(tap.count(read(self.path("build/results/run.ktap")).splitlines()), [8, 0, 6])
         self.assertNotRegex(read(self.path("fake/arguments")), "x-svm|tcg")
         # A table that has only skipped tests boots nothing.
         os.remove(self.path("fake/arguments"))

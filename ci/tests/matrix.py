@@ -40,6 +40,8 @@ Result = collections.namedtuple("Result", "outcome seconds note tlb failed", def
 COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
 # The note of a test that passed only when it was retried begins with this.
 FIRST = "failed before: "
+# Tests that enter SMM.  With npt=0, a guest of KVM cannot do that: KVM_RUN returns KVM_EXIT_FAIL_ENTRY, on the base as well.
+SMM = ("smm_test", "svm_nested_context_test", "svm_nested_tlb_test", "svm_rsm_shutdown_test")
 
 
 def read_list(path):
@@ -148,6 +150,8 @@ def of_kvm(tests, module):
             missing[t.name] = needs_model(t) + ": run it with --machine tcg"
         elif module != "kvm_amd" and any(p != "-" and not p.startswith("kvm.") for p in t.params.split(",")):
             missing[t.name] = f"sets parameters of kvm_amd, and this machine has {module}"
+        elif "npt=0" in t.params.split(",") and t.name.split()[0] in SMM:
+            missing[t.name] = "with npt=0, a guest of KVM cannot enter SMM: run it with --machine tcg"
     return missing
 
 
