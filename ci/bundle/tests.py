@@ -12,13 +12,9 @@ from guest import TOP
 
 
 def why_not(test):
-    if test.cpu:
-        return "needs the TLB model, to set the number of ASIDs"
-    if "svm-tlb" in test.command:
-        return "needs the counters of the TLB model"
     if "kvm." in test.params:
         return "changes parameters of kvm, which other guests share"
-    return None
+    return matrix.needs_model(test)
 
 
 def main():

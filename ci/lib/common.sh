@@ -78,5 +78,11 @@ need_disk() {
 		die "$1 has $((kb / 1024)) MB free and $((${KVM_TLB_MIN_KB:-8388608} / 1024)) MB are needed: free some space, or set KVM_TLB_CACHE to another directory"
 }
 
+# check_kvm MODEL: die if --machine kvm cannot work on this machine, or together with the value of --model.
+check_kvm() {
+	case $1 in '' | off) ;; *) die "--machine kvm has no TLB model: leave out --model $1, or leave out --machine kvm" ;; esac
+	"$PYTHON" -B -c 'import guest; guest.host_kvm()'
+}
+
 . "$TOP/ci/lib/series.sh"
 . "$TOP/ci/lib/git.sh"

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Boot L0 (QEMU with TCG) and, inside it, L1 (QEMU with KVM); run one command there and return its exit status."""
+"""Boot L0 (QEMU with TCG, or with this machine's KVM) and, inside it, L1 (QEMU with KVM); run one command there and return its exit status."""
 import ctypes
+import errno
+import grp
 import os
 import shlex
 import signal
@@ -19,6 +21,8 @@ libc = ctypes.CDLL(None)
 MODELS = {"off": "max,+svm,+npt"}
 MODELS["on"] = MODELS["off"] + ",x-svm-tlb=on,x-svm-clean=on,x-svm-asids=64"
 MODELS["strict"] = MODELS["on"] + ",x-svm-tlb-oracle=2"
+# --machine kvm: L0 is a guest of this machine's KVM, and there is no model.
+MODELS["kvm"] = "host"
 # Megabytes.  L1's memory is a part of L0's.
 MEMORY = {0: 4096, 1: 2048}
 CONSOLE_LINES = 25
@@ -40,14 +44,50 @@ def say_where(*command):
     return out.stdout.decode().splitlines()[-1]
 
 
+def host_kvm():
+    """Return the module of this machine's KVM, kvm_amd or kvm_intel.  Die if this user can't use KVM, or if its guests can't use KVM.
+
+    The environment variable KVM_TLB_HOST names a directory with another /dev, /proc and /sys, for tests.
+    """
+    root = os.environ.get("KVM_TLB_HOST", "")
+    device, instead = root + "/dev/kvm", "or leave out --machine kvm"
+    try:
+        os.close(os.open(device, os.O_RDWR | os.O_CLOEXEC))
+    except PermissionError:
+        try:
+            group = grp.getgrgid(os.stat(device).st_gid).gr_name
+        except (OSError, KeyError):
+            group = "kvm"
+        die(f"this user may not open /dev/kvm: join its group ({group}) and log in again, run as root, {instead}")
+    except OSError as e:
+        # ENODEV and ENXIO: the file exists, but no module has registered the device.
+        if e.errno not in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
+            die(f"cannot open /dev/kvm ({os.strerror(e.errno)}): make it available to this user, {instead}")
+        die(f"this machine has no /dev/kvm: enable virtualization in its firmware and load kvm_amd or kvm_intel, {instead}")
+    with open(root + "/proc/cpuinfo", encoding="utf-8", errors="replace") as f:
+        flags = f.read().split()
+    if "svm" not in flags and "vmx" not in flags:
+        die(f"the processor of this machine has neither SVM nor VMX: enable virtualization in its firmware, {instead}")
+    module = "kvm_amd" if "svm" in flags else "kvm_intel"
+    try:
+        with open(f"{root}/sys/module/{module}/parameters/nested", encoding="ascii") as f:
+            nested = f.read().strip()
+    except OSError:
+        nested = ""
+    if nested in ("N", "0"):
+        die(f"a guest of this machine cannot run guests ({module} has nested={nested}): end all guests, then, as root, "
+            f"modprobe -r {module} && modprobe {module} nested=1, {instead}")
+    return module
+
+
 # Each instruction advances the guest's clocks by one nanosecond, and its TSC by one cycle; nothing else advances them.
 ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 
 
-def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None):
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None, kvm=False):
     """Return QEMU's arguments for one level; the levels differ in accelerator and CPU only.  disks: they become /dev/vdb, /dev/vdc, ...
-    share: the file system for /share."""
-    accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else \
+    share: the file system for /share.  kvm: L0 is a guest of this machine's KVM."""
+    accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else ["-accel", "kvm", "-cpu", cpu] if kvm else \
         (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(memory or MEMORY[level]), "-smp", str(cpus),
@@ -92,30 +132,31 @@ class Guest:
     """One L0, and an L1 in it if level is 1, that runs a command.
 
     image: a directory that ci/build/image made.  cpus: the number for L0 and, after a slash, for L1 (default 1).
-    modules: arguments of modprobe, one string per module, in the level in which the command runs.
+    modules: arguments of modprobe, one string per module, in the level in which the command runs; default: the KVM module of the processor.
     model: a key of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
     disks: sizes of L0's empty disks in megabytes.  ports: number of serial ports of L0, for the consoles of guests that the command starts.
     stdin: the command's input if it is not interactive.  share: a directory whose files the guest finds in /share.
     qemu_args: more arguments for L0's QEMU."""
 
-    def __init__(self, image, level=0, cpus=2, command="sh", modules=("kvm_amd",), interactive=False, qemu=None,
+    def __init__(self, image, level=0, cpus=2, command="sh", modules=None, interactive=False, qemu=None,
                  model="on", cpu="", icount=False, disks=(), ports=0,
                  stdin=subprocess.DEVNULL, share=None, qemu_args=()):
         os.makedirs(os.path.join(BUILD, "tmp"), exist_ok=True)
         self.dir = tempfile.TemporaryDirectory(prefix="rig.", dir=os.path.join(BUILD, "tmp"))
         self.level = level
         cpus = str(cpus)
+        module = host_kvm() if model == "kvm" else "kvm_amd"
         if share:
             share, directory = os.path.join(self.dir.name, "share"), share
             subprocess.run(["mksquashfs", directory, share, "-noI", "-noD", "-noF", "-noX", "-all-root", "-no-progress", "-quiet"], check=True,
                            stdout=subprocess.DEVNULL)
-        own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules)}
+        own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules or [module])}
         if level == 1:
             # L1 has one CPU: with two, an L1 on TCG hangs while booting, sometimes with MTTCG and always without it.
             # Its console is L0's second serial port, so that it can be read even if L0 dies.
             l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
                          "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off", share="/dev/vdb" if share else None)
-            blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": "kvm_amd\n",
+            blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": module + "\n",
                      "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
         paths = {}
         for name, text in blobs.items():
@@ -125,7 +166,7 @@ class Guest:
         self.consoles = [os.path.join(self.dir.name, f"console{l}") for l in range(level + 1 + ports)]
         self.status = os.path.join(self.dir.name, "status")
         self.dump = os.path.join(self.dir.name, "svm-tlb")
-        if model != "off":
+        if model in ("on", "strict"):
             cpu += f",x-svm-tlb-dump={self.dump}"
         drives = [os.path.join(self.dir.name, f"disk{i}") for i in range(len(disks))]
         for path, size in zip(drives, disks):
@@ -135,7 +176,7 @@ class Guest:
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
             machine(0, cpus.partition("/")[0], paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives, share=share) + \
+                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives, share=share, kvm=model == "kvm") + \
             list(qemu_args)
         parent = os.getpid()
 

@@ -20,7 +20,7 @@ import time
 
 import machine
 import tap
-from guest import TOP, Guest, GuestError, die, say_where
+from guest import TOP, Guest, GuestError, die, host_kvm, say_where
 
 # Limits are in seconds of ci/lib/clock.py.  These are the limits for booting L0, and L1 in it.
 BOOT = {0: 120, 1: 240}
@@ -40,6 +40,8 @@ Result = collections.namedtuple("Result", "outcome seconds note tlb failed", def
 COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
 # The note of a test that passed only when it was retried begins with this.
 FIRST = "failed before: "
+# Tests that enter SMM.  With npt=0, a guest of KVM cannot do that: KVM_RUN returns KVM_EXIT_FAIL_ENTRY, on the base as well.
+SMM = ("smm_test", "svm_nested_context_test", "svm_nested_tlb_test", "svm_rsm_shutdown_test")
 
 
 def read_list(path):
@@ -128,6 +130,28 @@ def of_tree(tests, directory, patterns):
     for p in patterns:
         if not any(called(t, p) for t in tests) and os.path.exists(os.path.join(directory, "selftests", p)):
             tests.append(Test(p, [0, 1], {0: [1, 2], 1: [1, 2]}, UNLISTED, command="./" + p))
+    return missing
+
+
+def needs_model(test):
+    """Return why a test needs the TLB model, or None."""
+    if test.cpu:
+        return "needs the TLB model, to set the number of ASIDs"
+    if "svm-tlb" in test.command:
+        return "needs the counters of the TLB model"
+    return None
+
+
+def of_kvm(tests, module):
+    """Return a map from the names of the tests that cannot run in a guest of this machine's KVM to the reasons.  module: see host_kvm()."""
+    missing = {}
+    for t in tests:
+        if needs_model(t):
+            missing[t.name] = needs_model(t) + ": run it with --machine tcg"
+        elif module != "kvm_amd" and any(p != "-" and not p.startswith("kvm.") for p in t.params.split(",")):
+            missing[t.name] = f"sets parameters of kvm_amd, and this machine has {module}"
+        elif "npt=0" in t.params.split(",") and t.name.split()[0] in SMM:
+            missing[t.name] = "with npt=0, a guest of KVM cannot enter SMM: run it with --machine tcg"
     return missing
 
 
@@ -350,7 +374,7 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--levels", default="01")
     parser.add_argument("--pcpus", default="12")
-    parser.add_argument("--model", default="on", choices=("on", "off"), help="the TLB model; with one pCPU, its oracle is on as well")
+    parser.add_argument("--model", default="on", choices=("on", "off", "kvm"), help="the TLB model; with one pCPU, its oracle is on as well; kvm: see guest.py")
     parser.add_argument("--slow", type=int, default=1, help="factor for all time limits, for kernels with debug options")
     parser.add_argument("--patience", type=int, default=PATIENCE, help="a test hangs if it takes this many times its limit")
     parser.add_argument("--list", default=os.path.join(TOP, "ci/tests/selftests.list"))
@@ -369,6 +393,9 @@ def main():
     known = read_known(os.path.join(TOP, "ci/tests/known-failures"))
     tests = read_list(args.list)
     missing = of_tree(tests, args.tree, patterns) if args.tree else {}
+    if args.model == "kvm":
+        module = host_kvm()
+        missing = {**of_kvm(tests, module), **missing}
     tests = [t for t in tests if not patterns or any(called(t, p) for p in patterns)]
     for p in patterns:
         if not any(called(t, p) for t in tests):
@@ -381,10 +408,12 @@ def main():
         tests = one_of_each(tests, *(list(filter(None, a.split(","))) for a in (args.own, args.other, args.parameters)))
     if not tests:
         die("no test in ci/tests/selftests.list runs at this level, on this kernel, with that number of pCPUs: change the options")
+    if args.model == "kvm":
+        print(f"L0 is a guest of this machine's KVM ({module})", flush=True)
     qemu = say_where("qemu")
     results, machines = {}, []
-    results.update({Key("tree", l, p, t.name): Result("skip", 0, missing[t.name]) for t in tests if t.name in missing
-                    for l in t.levels for p in t.pcpus[l]})
+    results.update({Key(k, l, p, t.name): Result("skip", 0, missing[t.name]) for t in tests if t.name in missing
+                    for k in images if runs_on(t, k) for l in t.levels for p in t.pcpus[l]})
     at_once = machine.at_once()
     slots = threading.Semaphore(at_once)
     # Start the machines that take longest first, so that no core idles at the end.
