@@ -14,28 +14,15 @@
 #define RFLAGS_IF	(1ul << 9)
 #define RFLAGS_OF	(1ul << 11)
 #define NON_CANONICAL	(1ul << 63)
-#define VECTOR		0x40
+#define GIGA		1000000000ul
+#define INTERRUPTS	5000
+#define TRIES		5000
+#define VECTOR		IPI_VECTOR
 
 enum { DB = 1, BP = 3, OF = 4, UD = 6, DF = 8, NP = 11, GP = 13 };
 
-struct gate {
-	u16 low, selector;
-	u8 ist, type;
-	u16 mid;
-	u32 high, pad;
-};
-
 static struct gate idt[GUEST_VECTORS];
 static u8 tss[104], tss_stack[1024] __attribute__((aligned(16)));
-
-static void set_gate(u32 vector, void *handler)
-{
-	u64 h = (u64)handler;
-
-	idt[vector] = (struct gate){
-		.low = h, .mid = h >> 16, .high = h >> 32, .selector = 8, .type = 0x8e,
-	};
-}
 
 /* Have the guest handle its exceptions and interrupts itself: it ends with VMMCALL and the vector in RAX. */
 static void with_handlers(struct vm *vm)
@@ -44,7 +31,7 @@ static void with_handlers(struct vm *vm)
 	u32 i;
 
 	for (i = 0; i < GUEST_VECTORS; i++)
-		set_gate(i, g_handlers + 16 * i);
+		idt[i] = gate(g_handlers + 16 * i);
 	c->gdtr = (struct vmcb_seg){ .limit = gdt_end - gdt - 1, .base = (u64)gdt };
 	c->idtr = (struct vmcb_seg){ .limit = sizeof(idt) - 1, .base = (u64)idt };
 	c->intercept_exceptions = 0;
@@ -65,6 +52,51 @@ static void ends_in_handler(struct vm *vm, guest_code *code, u64 vector)
 	ends(vm, code, 0, 0, EXIT_VMMCALL);
 	expect(vm->vmcb->rax == vector, "RAX %lx, expected that of the handler of vector %lx",
 	       vm->vmcb->rax, vector);
+}
+
+static volatile u64 sent, taken;
+static volatile bool stop;
+
+__attribute__((interrupt)) static void take(void *frame)
+{
+	(void)frame;
+	taken++;
+	cpu_end_of_interrupt();
+}
+
+static void send(void)
+{
+	while (!stop) {
+		if (sent == taken) {
+			interrupt_first_cpu();
+			sent++;
+		}
+	}
+}
+
+/* Interrupts from the other processor arrive while VMRUN raises a virtual one. */
+static void vmrun_keeps_interrupts(struct vm *vm)
+{
+	u64 end = rdtsc() + 25 * GIGA, last = 0, tries = 0;
+
+	vm->vmcb->int_ctl = V_INTR_MASKING | V_IRQ | V_INTR_PRIO(5);
+	vm->vmcb->int_vector = VECTOR;
+	vm->vmcb->intercept1 |= INTERCEPT_VINTR;
+	vm->rflags = RFLAGS_IF;
+	cpu_enable_interrupt(IPI_VECTOR, take);
+	sent = taken = 0;
+	stop = false;
+	start_on_second_cpu(send);
+	while (taken < INTERRUPTS && rdtsc() < end && tries < TRIES && !failed_so_far()) {
+		ends(vm, g_nop, 0, 0, EXIT_VINTR);
+		asm volatile("sti; nop; nop; cli" : : : "memory");
+		/* Those that are sent are taken here, unless the processor does not know that they are pending. */
+		tries = taken == last && sent > taken ? tries + 1 : 0;
+		last = taken;
+	}
+	stop = true;
+	wait_for_second_cpu();
+	expect(tries < TRIES, "interrupt %ld was lost", taken + 1);
 }
 
 /* V_IRQ becomes deliverable because the guest lowers V_TPR. */
@@ -175,7 +207,11 @@ static void int3_intercept(struct vm *vm)
 	ends(vm, g_int3, 0, 0, EXIT_EXCP(BP));
 	expect(vm->vmcb->rip == (u64)g_int3, "RIP %lx, expected that of INT3, %lx", vm->vmcb->rip,
 	       (u64)g_int3);
-	vm->vmcb->intercept_exceptions = 0;
+}
+
+static void int3_is_not_intn(struct vm *vm)
+{
+	with_handlers(vm);
 	vm->vmcb->intercept1 |= INTERCEPT_INTN;
 	ends_in_handler(vm, g_int3, BP);
 	ends(vm, g_int_40, 0, 0, EXIT_SWINT);
@@ -210,7 +246,7 @@ static void next_rip(struct vm *vm)
 	ends(vm, g_ud2, 0, 0, EXIT_EXCP(UD));
 	expect(!c->nrip, "nRIP %lx after #UD", c->nrip);
 	with_handlers(vm);
-	set_gate(VECTOR, g_return);
+	idt[VECTOR] = gate(g_return);
 	c->event_inj = EVENT_VALID | EVENT_SOFT | VECTOR;
 	c->nrip = 0x123456;
 	ends(vm, g_nop, 0, 0, EXIT_VMMCALL);
@@ -240,22 +276,30 @@ static void injected_bp_dpl(struct vm *vm)
 	expect(c->exit_info1 == BP * 8 + 2, "#GP has the error code %lx", c->exit_info1);
 }
 
-static void read_cr_intercept(struct vm *vm)
+static void read_cr3_intercept(struct vm *vm)
 {
 	vm->vmcb->intercept_cr_read = 1 << 3;
 	ends(vm, g_read_cr3, 0, 0, EXIT_CR_READ(3));
 	ends(vm, g_read_cr0, 0, 0, EXIT_VMMCALL);
+}
+
+static void read_cr0_intercept(struct vm *vm)
+{
 	vm->vmcb->intercept_cr_read = 1 << 0;
 	ends(vm, g_read_cr0, 0, 0, EXIT_CR_READ(0));
 	ends(vm, g_read_cr4, 0, 0, EXIT_VMMCALL);
 }
 
-static void dr_exceptions_first(struct vm *vm)
+static void dr7_gd_first(struct vm *vm)
 {
 	vm->vmcb->intercept_dr_read = 0xffff;
 	vm->vmcb->dr7 |= DR7_GD;
 	ends(vm, g_read_dr6, 0, 0, EXIT_EXCP(DB));
-	vm->vmcb->dr7 = 0x400;
+}
+
+static void cr4_de_first(struct vm *vm)
+{
+	vm->vmcb->intercept_dr_read = 0xffff;
 	vm->vmcb->cr4 |= CR4_DE;
 	ends(vm, g_read_dr4, 0, 0, EXIT_EXCP(UD));
 }
@@ -315,11 +359,16 @@ static void virq_not_pending_after_exit(struct vm *vm)
 /* QEMU interrupts the loop of the guest now and then, if it runs two processors in one thread. */
 static void injected_interrupt_once(struct vm *vm)
 {
+	u64 end = rdtsc() + 3 * GIGA, n = 0;
+
 	with_handlers(vm);
-	set_gate(VECTOR, g_count);
-	vm->vmcb->event_inj = EVENT_VALID | EVENT_INTR | VECTOR;
-	ends(vm, g_spin, 1ul << 30, 0, EXIT_VMMCALL);
-	expect(vm->vmcb->rax == 1, "the guest took the interrupt %ld times", vm->vmcb->rax);
+	idt[VECTOR] = gate(g_count);
+	while (rdtsc() < end && !failed_so_far()) {
+		n++;
+		vm->vmcb->event_inj = EVENT_VALID | EVENT_INTR | VECTOR;
+		ends(vm, g_spin, GIGA / 300, 0, EXIT_VMMCALL);
+		expect(vm->vmcb->rax == 1, "the guest took interrupt %ld %ld times", n, vm->vmcb->rax);
+	}
 }
 
 void fixes_tests(void)
@@ -331,11 +380,14 @@ void fixes_tests(void)
 		{ "sysenter-msrs-32-bit", sysenter_msrs_32_bit, 0 },
 		{ "wrmsr-non-canonical", wrmsr_non_canonical, NPT_OFF },
 		{ "int3-intercept", int3_intercept, NPT_OFF },
+		{ "int3-is-not-intn", int3_is_not_intn, NPT_OFF },
 		{ "into-intercept", into_intercept, NPT_OFF },
 		{ "next-rip", next_rip, NPT_OFF },
 		{ "injected-bp-dpl", injected_bp_dpl, NPT_OFF },
-		{ "read-cr-intercept", read_cr_intercept, NPT_OFF },
-		{ "dr-exceptions-first", dr_exceptions_first, NPT_OFF },
+		{ "read-cr3-intercept", read_cr3_intercept, NPT_OFF },
+		{ "read-cr0-intercept", read_cr0_intercept, NPT_OFF },
+		{ "dr7-gd-first", dr7_gd_first, NPT_OFF },
+		{ "cr4-de-first", cr4_de_first, NPT_OFF },
 		{ "decode-assists", decode_assists, NESTED_TABLE },
 		{ "exitintinfo-interrupt", exitintinfo_interrupt, NESTED_TABLE },
 		{ "virq-not-pending-after-exit", virq_not_pending_after_exit, NESTED_TABLE },
@@ -344,6 +396,11 @@ void fixes_tests(void)
 		/* Without the fix, QEMU aborts, so this is the last one. */
 		{ "cr8-raises-virq", cr8_raises_virq, NPT_OFF },
 	};
+	/* For one thread per processor */
+	static const struct test races[] = {
+		{ "vmrun-keeps-interrupts", vmrun_keeps_interrupts, NPT_OFF },
+	};
 
+	run_tests("races", races, ARRAY_SIZE(races));
 	run_tests("fixes", tests, ARRAY_SIZE(tests));
 }

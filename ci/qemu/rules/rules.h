@@ -62,6 +62,23 @@ typedef _Bool bool;
 #define MSR_SELECT		0xc0011f00	/* the model's counters */
 #define MSR_COUNTER(n)		(0xc0011f01 + (n))
 
+struct gate {
+	u16 low, selector;
+	u8 ist, type;
+	u16 mid;
+	u32 high, pad;
+};
+
+/* An interrupt gate of the host, or of a guest that has the host's GDT */
+static inline struct gate gate(void *handler)
+{
+	u64 h = (u64)handler;
+
+	return (struct gate){
+		.low = h, .mid = h >> 16, .high = h >> 32, .selector = 8, .type = 0x8e,
+	};
+}
+
 struct vmcb_seg {
 	u16 selector, attrib;
 	u32 limit;
@@ -238,7 +255,12 @@ void cpu_init(void);
 void cpu_mask_interrupts(void);
 void on_second_cpu(void (*fn)(void));
 void restart_second_cpu(void);
+void start_on_second_cpu(void (*fn)(void));
+void wait_for_second_cpu(void);
+#define IPI_VECTOR	0x40
 void interrupt_first_cpu(void);
+void cpu_enable_interrupt(u32 vector, void *handler);
+void cpu_end_of_interrupt(void);
 
 /* vm.c */
 struct vm *vm_new(enum mode mode, u32 asid);
