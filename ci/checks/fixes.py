@@ -34,17 +34,19 @@ def read(path):
 
 
 def patches():
-    """Map the number of each patch to its path, its subject, and the commit of its Fixes: line, or None."""
+    """Map the number of each patch to its path, its subject, and the commit of its Fixes: line, or "not known"."""
     found = {}
     for path in sorted(glob.glob(os.path.join(TOP, "ci/qemu/fixes/*.patch"))):
         path = os.path.relpath(path, TOP)
         header = read(path).partition("\n---\n")[0]
         subject = re.search(r"^Subject: (?:\[[^]]*\] ?)?(.*(?:\n[ \t].*)*)", header, re.M)
         fixes = re.search(r'^Fixes: ([0-9a-f]{12}) \(".+"\)$', header, re.M)
+        commit = fixes[1] if fixes else "not known"
         if re.search("^Fixes:", header, re.M) and not fixes:
             mistake(path, 'its Fixes: line is malformed: write Fixes: and 12 digits of the commit, and ("its subject")')
+            commit = None
         title = " ".join(subject[1].split()) if subject else ""
-        found[os.path.basename(path)[:4]] = (path, title.removeprefix("target/i386: "), fixes and fixes[1])
+        found[os.path.basename(path)[:4]] = (path, title.removeprefix("target/i386: "), commit)
     return found
 
 
@@ -124,8 +126,8 @@ def check(known, found):
                 mistake(where, f"there is no test {test} in {TESTS}: correct its name")
         shown.update(named)
         since = known[title[:4]][2]
-        if fields.get("Since", "").strip() and fields["Since"].strip() != (since or "not known"):
-            mistake(where, f'Since: is not "{since or "not known"}", as the Fixes: line of {known[title[:4]][0]} says: make them the same')
+        if since and fields.get("Since", "").strip() not in ("", since):
+            mistake(where, f'Since: is not "{since}", as the Fixes: line of {known[title[:4]][0]} says: make them the same')
         text = "\n".join(fields.get("report", []))
         for part in PARTS:
             if not re.search(rf"(?m)^{part}\b.*:", text):

@@ -327,7 +327,7 @@ Analysis: none
                 self.edited(old, "", fragment)
 
     def test_no_shared_part(self):
-        self.edited("## What all reports share", "## What", "What all reports share")
+        self.edited("qemu OPTIONS test=TEST\n", "", "What all reports share")
 
     def test_no_page(self):
         os.remove(self.path(self.PAGE))
