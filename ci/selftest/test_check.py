@@ -2,6 +2,7 @@
 """Tests of scripts/check, and of the checks of docs/hazards.md and of the figures in cover letters."""
 import os
 import re
+import shutil
 import signal
 import sys
 
@@ -230,6 +231,107 @@ class Hazards(VerbTest):
         write(self.path("docs/hazards.md"), HAZARDS.replace("first_case", "no_case").replace("Name the first", "Name no"))
         done = self.hazards()
         self.assertEqual((done.status, done.out, len(done.err.splitlines())), (1, "", 2), done)
+
+
+class Fixes(VerbTest):
+    """ci/checks/fixes.py must report each mistake in one line that says where it is, and what to do."""
+    PAGE, PATCH = "docs/qemu-fixes.md", "ci/qemu/fixes/0002-second.patch"
+    SECTION = """
+## {0}: svm: do the {1} thing
+
+The guest is wrong.
+
+- Rule: volume 2.
+- Test: `{1}-test`. It needs `-cpu max`.
+- Since: {2}
+
+```
+Title: {1}
+Expected: good
+Observed: bad
+Analysis: none
+```
+"""
+
+    def setUp(self):
+        super().setUp()
+        shutil.rmtree(self.path("ci/qemu/fixes"))
+        os.mkdir(self.path("ci/qemu/fixes"))
+        write(self.path("ci/qemu/fixes/0001-first.patch"), "Subject: [PATCH] target/i386: svm: do the\n first thing\n\nText.\n---\n")
+        write(self.path(self.PATCH), 'Subject: [PATCH] target/i386: svm: do the second thing\n\nFixes: 0123456789ab ("target/i386: break it")\n---\n')
+        write(self.path("ci/qemu/rules/fixes.c"), '\t\t{ "first-test", first_test, NPT_OFF },\n\t\t{ "second-test", second_test, 0 },\n')
+        write(self.path(self.PAGE), "# Fixes\n\n## What all reports share\n\n```\nqemu OPTIONS test=TEST\n```\n" +
+              self.SECTION.format("0001", "first", "not known") + self.SECTION.format("0002", "second", "0123456789ab"))
+
+    def fixes(self, *args):
+        with self.unchanged():
+            return run([sys.executable, self.path("ci/checks/fixes.py"), *args], self.env)
+
+    def edited(self, old, new, *fragments, path=PAGE):
+        text = read(self.path(path))
+        self.assertIn(old, text)
+        write(self.path(path), text.replace(old, new, 1))
+        self.assert_refuses(self.fixes(), "fixes", *fragments, status=1)
+
+    def test_good_page(self):
+        self.assert_ok(self.fixes(), "2 patches")
+
+    def test_of_the_project(self):
+        self.assert_ok(run([sys.executable, os.path.join(TOP, "ci/checks/fixes.py")], self.env))
+
+    def test_report(self):
+        write(self.path(self.PAGE), read(self.path(self.PAGE)).replace("- Since: 01", "- Options: `-accel one`\n- Since: 01"))
+        self.assertEqual(self.fixes("--report", "2"), (0, "Title: second\n\nqemu -accel one test=second-test\n\nExpected: good\nObserved: bad\nAnalysis: none\n", ""))
+        self.assertIn("qemu -accel tcg test=first-test\n", self.fixes("--report", "0001").out)
+        self.assert_refuses(self.fixes("--report", "3"), "fixes", "no fix 0003", status=1)
+
+    def test_patch_without_a_section(self):
+        write(self.path("ci/qemu/fixes/0003-third.patch"), "Subject: [PATCH] target/i386: third\n---\n")
+        self.assert_refuses(self.fixes(), "fixes", "0003-third.patch", 'add "## 0003: third"', status=1)
+
+    def test_section_without_a_patch(self):
+        write(self.path(self.PAGE), read(self.path(self.PAGE)) + self.SECTION.format("0003", "third", "not known"))
+        self.assert_refuses(self.fixes(), "fixes", "no patch", "0003: svm: do the third thing", status=1)
+
+    def test_order(self):
+        write(self.path(self.PAGE), re.sub(r"(?s)(\n## 0001.*)(\n## 0002.*)", r"\2\1", read(self.path(self.PAGE))))
+        self.assert_refuses(self.fixes(), "fixes", "order", status=1)
+
+    def test_section_twice(self):
+        write(self.path(self.PAGE), read(self.path(self.PAGE)) + self.SECTION.format("0002", "second", "0123456789ab"))
+        self.assert_refuses(self.fixes(), "fixes", "appears twice", status=1)
+
+    def test_test_that_is_not_there(self):
+        self.edited("`first-test`", "`first-test`, `no-test`", "no test no-test")
+
+    def test_no_test(self):
+        self.edited("- Test: `first-test`. It needs `-cpu max`.\n- Since: not known", "- Test: `second-test`\n- Since: not known", "first-test", "no section")
+        write(self.path("ci/qemu/rules/fixes.c"), '\t\t{ "second-test", second_test, 0 },\n')
+        self.edited("- Test: `second-test`\n", "", "names no test")
+
+    def test_another_commit(self):
+        self.edited("Since: 0123456789ab", "Since: not known", "0123456789ab", "make them the same")
+
+    def test_malformed_commit(self):
+        self.edited('Fixes: 0123456789ab ("target/i386: break it")\n', "Fixes: 0123\n", "malformed", path=self.PATCH)
+
+    def test_incomplete_section(self):
+        text = read(self.path(self.PAGE))
+        for old, fragment in (("The guest is wrong.\n", "what a guest sees"), ("- Rule: volume 2.\n", "no field Rule"), ("- Since: not known\n", "no field Since"),
+                              ("Expected: good\n", "no line Expected"), ("- Rule: volume 2.\n", "- Role: volume 2.\n")):
+            write(self.path(self.PAGE), text)
+            if fragment.startswith("- "):
+                write(self.path(self.PAGE), text.replace(old, old + fragment, 1))
+                self.assert_refuses(self.fixes(), "fixes", '"Role" is not a field', status=1)
+            else:
+                self.edited(old, "", fragment)
+
+    def test_no_shared_part(self):
+        self.edited("qemu OPTIONS test=TEST\n", "", "What all reports share")
+
+    def test_no_page(self):
+        os.remove(self.path(self.PAGE))
+        self.assert_refuses(self.fixes(), "fixes", self.PAGE, "git checkout", status=1)
 
 
 class Figures(VerbTest):

@@ -4,19 +4,14 @@
 
 #define AP_START	0x8000ul	/* also in start.S */
 #define APIC		0xfee00000ul
+#define APIC_EOI	(*(volatile u32 *)(APIC + 0xb0))
+#define APIC_SPURIOUS	(*(volatile u32 *)(APIC + 0xf0))
 #define APIC_ICR_LOW	(*(volatile u32 *)(APIC + 0x300))
 #define APIC_ICR_HIGH	(*(volatile u32 *)(APIC + 0x310))
 #define APIC_ID(n)	((u32)(n) << 24)
 #define ICR_FIXED	0x4000
 #define ICR_INIT	0x4500
 #define ICR_SIPI	0x4600
-
-struct gate {
-	u16 low, selector;
-	u8 ist, type;
-	u16 mid;
-	u32 high, pad;
-};
 
 struct descriptor {
 	u16 limit;
@@ -27,7 +22,9 @@ extern char exception_stubs[], ap_start[], ap_start_end[];
 void exception(u64 vector, u64 error, u64 rip, u64 cr2);
 void ap_main(void);
 
-static struct gate idt[32];
+#define EXCEPTIONS	32
+
+static struct gate idt[EXCEPTIONS + 64];
 static void (*volatile mailbox)(void);
 static volatile bool second_cpu_up;
 
@@ -42,18 +39,25 @@ void exception(u64 vector, u64 error, u64 rip, u64 cr2)
 void cpu_init(void)
 {
 	struct descriptor d = { sizeof(idt) - 1, (u64)idt };
-	u64 i, stub;
+	u64 i;
 
-	for (i = 0; i < ARRAY_SIZE(idt); i++) {
-		stub = (u64)exception_stubs + 16 * i;
-		idt[i] = (struct gate){
-			.low = stub, .mid = stub >> 16, .high = stub >> 32,
-			.selector = 8, .type = 0x8e,
-		};
-	}
+	for (i = 0; i < EXCEPTIONS; i++)
+		idt[i] = gate(exception_stubs + 16 * i);
 	asm volatile("lidt %0" : : "m"(d));
 	wrmsr(MSR_VM_HSAVE_PA, (u64)alloc(PAGE_SIZE));
 	asm volatile("stgi");
+}
+
+/* Have this processor's APIC deliver a vector, which is masked until IF is set. */
+void cpu_enable_interrupt(u32 vector, void *handler)
+{
+	idt[vector] = gate(handler);
+	APIC_SPURIOUS |= 0x100;
+}
+
+void cpu_end_of_interrupt(void)
+{
+	APIC_EOI = 0;
 }
 
 void cpu_mask_interrupts(void)
@@ -103,17 +107,27 @@ void restart_second_cpu(void)
 		asm volatile("pause");
 }
 
-/* Sent by the second CPU; it stays pending, because interrupts are off. */
+/* Sent by the second CPU; it stays pending while interrupts are off. */
 void interrupt_first_cpu(void)
 {
-	ipi(0, ICR_FIXED | 0x40);
+	ipi(0, ICR_FIXED | IPI_VECTOR);
 }
 
-void on_second_cpu(void (*fn)(void))
+void start_on_second_cpu(void (*fn)(void))
 {
 	if (!second_cpu_up)
 		restart_second_cpu();
 	mailbox = fn;
+}
+
+void wait_for_second_cpu(void)
+{
 	while (mailbox)
 		asm volatile("pause");
+}
+
+void on_second_cpu(void (*fn)(void))
+{
+	start_on_second_cpu(fn);
+	wait_for_second_cpu();
 }

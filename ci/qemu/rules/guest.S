@@ -183,8 +183,71 @@ guest g_sidt
 	add	$16, %rsp
 	vmmcall
 
+guest g_ud2
+	ud2
+	vmmcall
+
+guest g_int3
+	int3
+	vmmcall
+
+guest g_int_40
+	int	$0x40
+	vmmcall
+
+guest g_read_dr4
+	mov	%db4, %rax
+	vmmcall
+
+guest g_write_cr8
+	mov	%rdi, %cr8
+	nop
+	vmmcall
+
+/* Run for RDI cycles; RSI counts the interrupts. */
+guest g_spin
+	rdtsc
+	shl	$32, %rdx
+	or	%rdx, %rax
+	add	%rax, %rdi
+1:	rdtsc
+	shl	$32, %rdx
+	or	%rdx, %rax
+	cmp	%rdi, %rax
+	jb	1b
+	mov	%rsi, %rax
+	vmmcall
+
+/* Handlers: count, and report the return address */
+guest g_count
+	inc	%rsi
+	iretq
+
+guest g_return
+	pop	%rax
+	vmmcall
+
+	.balign 16
+	.globl g_handlers
+g_handlers:
+	.set vector, 0
+	.rept 0x50
+	.balign 16
+	mov	$vector, %eax
+	vmmcall
+	.set vector, vector + 1
+	.endr
+
 /* For guests in 32-bit or compatibility mode */
 	.code32
+
+guest g32_into
+	into
+	vmmcall
+
+guest g32_sysenter
+	sysenter
+	vmmcall
 
 guest g32_nop
 	vmmcall

@@ -294,6 +294,7 @@ void main(u32 *multiboot)
 	asid_tests();
 	smp_tests();
 	reset_tests();
+	fixes_tests();
 	printf("1..%ld\n", count);
 	finish(0);
 }

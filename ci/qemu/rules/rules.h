@@ -62,6 +62,23 @@ typedef _Bool bool;
 #define MSR_SELECT		0xc0011f00	/* the model's counters */
 #define MSR_COUNTER(n)		(0xc0011f01 + (n))
 
+struct gate {
+	u16 low, selector;
+	u8 ist, type;
+	u16 mid;
+	u32 high, pad;
+};
+
+/* An interrupt gate of the host, or of a guest that has the host's GDT */
+static inline struct gate gate(void *handler)
+{
+	u64 h = (u64)handler;
+
+	return (struct gate){
+		.low = h, .mid = h >> 16, .high = h >> 32, .selector = 8, .type = 0x8e,
+	};
+}
+
 struct vmcb_seg {
 	u16 selector, attrib;
 	u32 limit;
@@ -85,7 +102,8 @@ struct vmcb {
 	u64 event_inj, ncr3, lbr_ctl;
 	u32 clean, pad4;
 	u64 nrip;
-	u8 pad5[0x400 - 0xd0];
+	u8 insn_len, insn_bytes[15];
+	u8 pad5[0x400 - 0xe0];
 	struct vmcb_seg es, cs, ss, ds, fs, gs, gdtr, ldtr, idtr, tr;
 	u8 pad6[0x4cb - 0x4a0];
 	u8 cpl;
@@ -105,7 +123,9 @@ struct vmcb {
 } __attribute__((packed));
 
 /* intercept1 and intercept2 */
+#define INTERCEPT_VINTR		(1u << 4)
 #define INTERCEPT_CPUID		(1u << 18)
+#define INTERCEPT_INTN		(1u << 21)
 #define INTERCEPT_HLT		(1u << 24)
 #define INTERCEPT_INVLPG	(1u << 25)
 #define INTERCEPT_INVLPGA	(1u << 26)
@@ -115,20 +135,33 @@ struct vmcb {
 #define INTERCEPT_VMRUN		(1u << 0)
 #define INTERCEPT_VMMCALL	(1u << 1)
 
+#define EXIT_CR_READ(n)		(n)
 #define EXIT_CR_WRITE(n)	(0x10 + (n))
 #define EXIT_EXCP(n)		(0x40 + (n))
 #define EXIT_PF			EXIT_EXCP(14)
+#define EXIT_VINTR		0x64
 #define EXIT_CPUID		0x72
+#define EXIT_SWINT		0x75
 #define EXIT_HLT		0x78
 #define EXIT_INVLPG		0x79
 #define EXIT_INVLPGA		0x7a
 #define EXIT_IOIO		0x7b
 #define EXIT_MSR		0x7c
+#define EXIT_SHUTDOWN		0x7f
 #define EXIT_VMMCALL		0x81
 #define EXIT_NPF		0x400
 #define EXIT_INVALID		(-1ul)
 
+#define V_IRQ			(1u << 8)
+#define V_INTR_PRIO(n)		((u32)(n) << 16)
 #define V_INTR_MASKING		(1u << 24)
+
+/* event_inj and exit_int_info */
+#define EVENT_INTR		(0ul << 8)
+#define EVENT_EXCEPTION		(3ul << 8)
+#define EVENT_SOFT		(4ul << 8)
+#define EVENT_ERROR_CODE	(1ul << 11)
+#define EVENT_VALID		(1ul << 31)
 
 enum tlb_control { KEEP = 0, FLUSH_ALL = 1, FLUSH_ASID = 3, FLUSH_NONGLOBAL = 7 };
 
@@ -176,8 +209,16 @@ guest_code g_nop, g_load, g_store, g_load_invlpg_load, g_call, g_invlpg, g_invlp
 	   g_reload_cr3, g_read_cr0, g_read_cr2, g_read_cr3, g_read_cr4, g_read_cr8, g_read_dr6,
 	   g_read_dr7, g_read_ds, g_write_cr2, g_write_cr0, g_write_cr4, g_flip_cr0, g_flip_cr4,
 	   g_rdmsr, g_wrmsr, g_rdtsc, g_in, g_cpuid, g_hlt, g_wrpkru, g_rsp, g_rax, g_flags,
-	   g_sgdt, g_sidt, g32_nop, g32_load, g32_invlpg, g32_reload_cr3,
+	   g_sgdt, g_sidt, g_ud2, g_int3, g_int_40, g_read_dr4, g_write_cr8, g_spin, g_count, g_return,
+	   g32_into, g32_sysenter, g32_nop, g32_load, g32_invlpg, g32_reload_cr3,
 	   g32_write_cr0, g32_flip_cr4;
+
+/* guest.S: handlers that end with the vector in RAX, 16 bytes each */
+extern char g_handlers[];
+#define GUEST_VECTORS	0x50
+
+/* start.S */
+extern char gdt[], gdt_end[];
 
 /* lib.c */
 struct config {
@@ -214,7 +255,12 @@ void cpu_init(void);
 void cpu_mask_interrupts(void);
 void on_second_cpu(void (*fn)(void));
 void restart_second_cpu(void);
+void start_on_second_cpu(void (*fn)(void));
+void wait_for_second_cpu(void);
+#define IPI_VECTOR	0x40
 void interrupt_first_cpu(void);
+void cpu_enable_interrupt(u32 vector, void *handler);
+void cpu_end_of_interrupt(void);
 
 /* vm.c */
 struct vm *vm_new(enum mode mode, u32 asid);
@@ -266,6 +312,7 @@ void clean_tests(void);
 void asid_tests(void);
 void smp_tests(void);
 void reset_tests(void);
+void fixes_tests(void);
 
 /* x86 */
 static inline void outb(u16 port, u8 v)

@@ -28,6 +28,7 @@ ap_stack_top:
 
 	.data
 	.align 8
+	.globl gdt, gdt_end
 gdt:
 	.quad 0
 	.quad 0x00af9b000000ffff	/* CODE64 */
