@@ -110,7 +110,7 @@ def write(path, scenarios, figures, curves, about=""):
         out += rows(s, figures[s.name])
     out.append(f"</table><p>\u00d7 base: instructions, relative to the base. VMCB reloads: groups of fields that VMRUN had to read again because they were not clean. "
                "Bytes per VM: the kernel's memory for the VM and its process, without the memory of the guest and of the process itself. "
-               "part-nested is the series without part contexts. Other kernels are alternative designs (ci/alternatives); "
+               "part-nested, one-vmcb12 and private-lru are kernels with the first patches of the series (ci/bench/kernels). Other kernels are alternative designs (ci/alternatives); "
                "\u201cswitch\u201d is the kernel that contains all of them, with none switched on.</p></html>")
     with open(path + ".new", "w", encoding="utf-8") as f:
         f.write("\n".join(out) + "\n")

@@ -129,7 +129,7 @@ am_undo() {
 # am_file PATCH DIR: print why PATCH does not apply: the first file with a hunk that fails, or that DIR has such a commit already.
 am_file() {
 	local subject
-	subject=$(git mailinfo /dev/null /dev/null <"$1" 2>/dev/null | sed -n 's/^Subject: //p' || true)
+	subject=$(subject_of "$1" || true)
 	if [ -n "$subject" ] && git -C "$2" log -n 300 --format=%s | grep -xF -e "$subject" >/dev/null; then
 		echo "a commit with this subject is there already"
 	else

@@ -41,6 +41,34 @@ in_series() {
 	awk -v to="${1-}" '/^#/ { if (to && part == to) exit; part = $3; next } { print }' <<<"$all"
 }
 
+# in_series_upto WHAT: print the patch files up to the end of the part WHAT, or up to the kernel patch whose subject or number is WHAT.
+in_series_upto() {
+	local all f to=''
+	all=$(in_series) || return
+	if parts | grep -qxF -e "$1"; then
+		in_series "$1"
+		return
+	fi
+	while read -r f; do
+		case $f in
+		patches/*) ;;
+		*) continue ;;
+		esac
+		case $1 in
+		*[!0-9]*) [ "$(subject_of "$TOP/$f")" != "$1" ] || to=$f ;;
+		*) [[ $f != patches/$(printf %04d "$((10#$1))")-* ]] || to=$f ;;
+		esac
+		[ -z "$to" ] || break
+	done <<<"$all"
+	[ -n "$to" ] || die "series has no part and no kernel patch \"$1\": write its current subject"
+	sed "\\|^$to\$|q" <<<"$all"
+}
+
+# subject_of FILE: print the subject of a patch.
+subject_of() {
+	git mailinfo /dev/null /dev/null <"$1" 2>/dev/null | sed -n 's/^Subject: //p'
+}
+
 # of_part PART: print the patch files of this part only.
 of_part() {
 	local all

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of mistakes in series, patches/ and selftests/."""
 import os
+import re
 
-from world import NESTED, VerbTest, World, listed, read, write
+from world import NESTED, VerbTest, World, listed, read, run, write
 
 
 class BadSeries(VerbTest):
@@ -117,6 +118,28 @@ class BadSeries(VerbTest):
     def test_comments_and_empty_lines(self):
         write(self.path("series"), "# why\n\n" + World.series["series"])
         self.assert_ok(self.verb("apply", self.kdir()), "4 patches applied")
+
+
+class Upto(VerbTest):
+    """What a kernel with the first patches of the series ends with, see ci/build/part."""
+
+    def upto(self, what):
+        done = run(["bash", "-c", '. "$0"; in_series_upto "$1"', self.path("ci/lib/common.sh"), what], self.env)
+        return done.out.split(), done.err
+
+    def test_part_number_or_subject(self):
+        names = listed(World.series["series"])
+        self.assertEqual(self.upto("two")[0], names)
+        for name in (n for n in names if n.startswith("patches/")):
+            subject = re.search(r"^Subject: (?:\[[^]]*\] )?(.*)", read(self.path(name)), re.M)[1]
+            for what in (subject, name[8:12], name[8:12].lstrip("0")):
+                self.assertEqual(self.upto(what)[0], names[:names.index(name) + 1], what)
+
+    def test_unknown(self):
+        for what in ("three", "99", ""):
+            out, err = self.upto(what)
+            self.assertEqual(out, [])
+            self.assertIn(f'no kernel patch "{what}"', err)
 
 
 for _make in [n for n in dir(BadSeries) if n.startswith("make_")]:
