@@ -181,9 +181,10 @@ class ForeignVerdicts(unittest.TestCase):
         self.assertIn("5 VMRUNs, 2 flushes of an ASID, 0 of all, 7 page walks", printed)
 
     def test_fails(self):
-        for words, more in (("status 3", {"status": 3}), ("g1 MISMATCH worker 0", {"text": self.GOOD + "g1 MISMATCH worker 0\n"}),
+        for words, more in (("status 3; the last lines were:\n    (XEN) hello", {"status": 3}), ("g1 MISMATCH worker 0", {"text": self.GOOD + "g1 MISMATCH worker 0\n"}),
                             ("g2 FAIL: kernel log: BUG", {"text": self.GOOD + "g2 FAIL: kernel log: BUG\n"}),
                             ('L2 g2 never printed "begun"', {"text": self.GOOD.replace("g2 begun", "g2")}),
+                            ("L2 g2 ended after 0.3 s", {"text": self.GOOD.replace("g2 done: 4", "g2 done: 0.3")}),
                             ('L2 g1 and g2 never printed "done"', {"text": self.GOOD.replace("done", "at")}),
                             ("the oracle found 3 stale translations", {"counted": {**self.COUNTED, "audit": 1, "audit_rights": 2}}),
                             ("QEMU wrote no counters", {"counted": {}}), ("L0: it ended", {"status": None})):

@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""ci/tests/foreign.py [--list] [--seconds N] [--kernel base|series] IMAGES FOREIGN [PATTERN...]: run L1 hypervisors that are not of this project.
+"""ci/tests/foreign.py [--list] [--seconds N] [--out DIR] BASE,SERIES FOREIGN [PATTERN...]: run L1 hypervisors that are not of this project.
 
-IMAGES: BASE,SERIES, the directories that ci/build/image prints.  FOREIGN: the directory that ci/build/foreign prints.  PATTERN: run only the
+BASE,SERIES: the directories that ci/build/image prints.  FOREIGN: the directory that ci/build/foreign prints.  PATTERN: run only the
 cases whose name matches; --list prints the names.  Each case is one machine: the rig's kernel as L0, one L1 with one CPU, and two L2s that
 check their memory (ci/guest/stress-memory.c) for N seconds of their clocks, which count instructions.
 Exit status 0: in each case all L2s booted, read no wrong word, and ended, no kernel logged a warning, and the TLB model's oracle found
@@ -66,16 +66,17 @@ def xen(name, cpu, seconds):
 
 
 def kvm(name, cpu, seconds):
-    """Return L0's command that runs a distribution's kernel, with the rig's guests, whose pages both levels move."""
+    """Return L0's command that runs a distribution's kernel with guests of the rig, whose pages it moves; see ci/foreign/kvm."""
     inner = "".join(stress.start(2, n, f"stress-memory {i} {stress.WORKERS} </dev/hvc0\nstatus=$?\n{stress.CHECK}\nexit $status",
                                  f"/tmp/{n}.console") for i, n in enumerate(L2S, 1))
     begun = " && ".join(f"[ -e /tmp/{n}.begun ]" for n in L2S)
-    # The clock of stress.py is the host's; this one ends by itself.
+    # The L2s end by L1's clock, as those of Xen do by theirs.
     end = f"{{ until {begun}; do sleep 0.2; done; sleep {seconds}; for n in {' '.join(L2S)}; do echo end >/tmp/$n.in; done; }} &"
     inner = stress.LEVEL.format(starts=inner, names=" ".join(L2S), seed=1, also=end, splat=stress.CHECK)
     vm = below(1, "l1", inner, "/dev/ttyS1", stress.MEMORY[1], ("/dev/vdb",), cpu=cpu, modules="", kernel=f"/share/{name}/vmlinuz",
                initrd=f"/share/{name}/initrd")
-    return f"{vm} </dev/null\nstatus=$?\n{stress.CHECK}\nexit $status\n"
+    # Hold the input open, because the L2s end when it ends.
+    return f"mkfifo /tmp/l1.in\n{vm} <>/tmp/l1.in\nstatus=$?\n{stress.CHECK}\nexit $status\n"
 
 
 # One entry for each L1: its name in ci/build/foreign, its command, numbers of ASIDs, and whether it has FLUSHBYASID.
@@ -102,7 +103,8 @@ class Machine(machine.Machine):
         super().__init__(label(case), slots)
         self.case, self.image, self.foreign, self.seconds, self.qemu = case, images[case.kernel], foreign, seconds, qemu
         self.log = os.path.join(out, self.label.replace(" ", ",") + ".log")
-        self.begun, self.done, self.bad, self.oracle = {}, {}, [], []
+        # When each L2 began, for how many of its seconds it ran, what is wrong, the oracle's messages, and the last lines of output.
+        self.begun, self.ran, self.bad, self.oracle, self.last = {}, {}, [], [], collections.deque(maxlen=8)
         self.counters, self.took, self.panic, self.late = {}, 0, None, None
 
     def work(self):
@@ -120,7 +122,7 @@ class Machine(machine.Machine):
                 self.guest.qemu.wait()
                 status = self.guest.result(self.late)
                 if status and not self.bad:
-                    self.bad.append(f"status {status}")
+                    self.bad.append("\n".join([f"status {status}; the last lines were:", *self.last]))
             except GuestError as e:
                 log.write(f"{e}\n")
                 if not self.panic:
@@ -137,11 +139,14 @@ class Machine(machine.Machine):
         """Add what is wrong to self.bad, after all lines have been read."""
         if self.panic:
             self.bad.insert(0, f"L1 died: {self.panic}")
-        for name, when in (("begun", self.begun), ("done", self.done)):
-            missing = [n for n in L2S if n not in when]
+        for name, seen in (("begun", self.begun), ("done", self.ran)):
+            missing = [n for n in L2S if n not in seen]
             if missing:
                 self.bad.append(f"L2 {' and '.join(missing)} never printed \"{name}\"")
                 break
+        for n, seconds in self.ran.items():
+            if seconds < self.seconds / 2:
+                self.bad.append(f"L2 {n} ended after {seconds} s, before it was told to")
         stale = self.counters.get("audit", 0) + self.counters.get("audit_rights", 0)
         if stale:
             self.bad.append("\n".join([f"the oracle found {stale} stale translations at VMRUN"] + self.oracle[:12]))
@@ -151,9 +156,12 @@ class Machine(machine.Machine):
     def line(self, line, log):
         """Handle a line of output; "g1 TEXT" is a line from that L2."""
         log.write(f"{self.guest.clock.now():7.1f} {line}\n")
-        m = re.search(rf"\b({'|'.join(L2S)}) (begun|done): ", line)
-        if m:
-            (self.begun if m[2] == "begun" else self.done)[m[1]] = self.guest.clock.now()
+        self.last.append(line)
+        m = re.search(rf"\b({'|'.join(L2S)}) (begun|done): ([0-9.]*)", line)
+        if m and m[2] == "begun":
+            self.begun[m[1]] = self.guest.clock.now()
+        elif m:
+            self.ran[m[1]] = float(m[3] or 0)
         if "FAIL: " in line or "MISMATCH" in line:
             self.bad.append(line)
         if "svm-tlb: " in line:
@@ -191,9 +199,9 @@ def report(machines, path):
     for m in machines:
         bad = m.bad + ([m.error] if m.error else [])
         if bad:
-            print(f"FAIL: {m.label}: " + bad[0])
-            for b in bad[1:]:
-                print("".join(f"    {l}\n" for l in b.splitlines()), end="")
+            first, *more = "\n".join(bad).splitlines()
+            print(f"FAIL: {m.label}: {first}")
+            print("".join(f"    {l.strip()}\n" for l in more), end="")
         walks = m.counters.get("fill", 0) + m.counters.get("nfill", 0)
         numbers = (f"{m.took:.0f} s, {m.counters.get('vmrun', 0)} VMRUNs, {m.counters.get('ctl_asid', 0)} flushes of an ASID, "
                    f"{m.counters.get('ctl_all', 0)} of all, {walks} page walks, {m.counters.get('stale', 0)} stale hits, "
