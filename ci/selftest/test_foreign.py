@@ -135,6 +135,9 @@ class FakeGuest:
             raise foreign.GuestError(f"L0: no end within {late} s; end of the console:\n    L0: last words\n" if late else "L0: it ended\n")
         return self.status
 
+    def last_lines(self):
+        return "    L1: Kernel panic\n"
+
     def counters(self):
         return self.counted
 
@@ -181,7 +184,8 @@ class ForeignVerdicts(unittest.TestCase):
         self.assertIn("5 VMRUNs, 2 flushes of an ASID, 0 of all, 7 page walks", printed)
 
     def test_fails(self):
-        for words, more in (("status 3; the last lines were:\n    (XEN) hello", {"status": 3}), ("g1 MISMATCH worker 0", {"text": self.GOOD + "g1 MISMATCH worker 0\n"}),
+        for words, more in (("status 3; the last lines were:\n    (XEN) hello", {"status": 3}), ("    L1: Kernel panic", {"status": 125}),
+                            ("g1 MISMATCH worker 0", {"text": self.GOOD + "g1 MISMATCH worker 0\n"}),
                             ("g2 FAIL: kernel log: BUG", {"text": self.GOOD + "g2 FAIL: kernel log: BUG\n"}),
                             ('L2 g2 never printed "begun"', {"text": self.GOOD.replace("g2 begun", "g2")}),
                             ("L2 g2 ended after 0.3 s", {"text": self.GOOD.replace("g2 done: 4", "g2 done: 0.3")}),

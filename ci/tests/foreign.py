@@ -122,7 +122,9 @@ class Machine(machine.Machine):
                 self.guest.qemu.wait()
                 status = self.guest.result(self.late)
                 if status and not self.bad:
-                    self.bad.append("\n".join([f"status {status}; the last lines were:", *self.last]))
+                    # 125 is that of an L1 that left no status; its console says why.
+                    self.bad.append("\n".join([f"status {status}; the last lines were:", *self.last] +
+                                              ([self.guest.last_lines()] if status == 125 else [])))
             except GuestError as e:
                 log.write(f"{e}\n")
                 if not self.panic:
