@@ -25,6 +25,7 @@ MODELS["strict"] = MODELS["on"] + ",x-svm-tlb-oracle=2"
 MODELS["kvm"] = "host"
 # Megabytes.  L1's memory is a part of L0's.
 MEMORY = {0: 4096, 1: 2048}
+L1_CPU = "host,-xsave"
 CONSOLE_LINES = 25
 
 
@@ -86,8 +87,8 @@ ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 
 def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None, kvm=False):
     """Return QEMU's arguments for one level; the levels differ in accelerator and CPU only.  disks: they become /dev/vdb, /dev/vdc, ...
-    share: the file system for /share.  kvm: L0 is a guest of this machine's KVM."""
-    accel = ["-accel", "kvm", "-cpu", "host,-xsave"] if level else ["-accel", "kvm", "-cpu", cpu] if kvm else \
+    share: the file system for /share.  cpu: without one, L1's and L2's is L1_CPU.  kvm: L0 is a guest of this machine's KVM."""
+    accel = ["-accel", "kvm", "-cpu", cpu or L1_CPU] if level or kvm else \
         (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
         "-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot", "-m", str(memory or MEMORY[level]), "-smp", str(cpus),
@@ -121,11 +122,15 @@ echo '{modules}' >/tmp/{name}.modules
 {prefix} vm {name} {qemu}"""
 
 
-def below(level, name, command, console, memory, disks=(), prefix=""):
+def below(level, name, command, console, memory, disks=(), prefix="", cpu=None, kernel="/boot/bzImage", initrd=None, modules=None):
     """Return shell text that boots a guest of this level from its parent level, and ends with its exit status; see ci/guest/vm."""
-    args = machine(level, 1, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage", console,
-                   f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks)
-    return BELOW.format(level=level, name=name, command=command, modules="kvm_amd" if level == 1 else "", prefix=prefix, qemu=shlex.join(args))
+    args = machine(level, 1, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", kernel, console,
+                   f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks, cpu=cpu)
+    if initrd:
+        args += ["-initrd", initrd]
+    if modules is None:
+        modules = "kvm_amd" if level == 1 else ""
+    return BELOW.format(level=level, name=name, command=command, modules=modules, prefix=prefix, qemu=shlex.join(args))
 
 
 class Guest:

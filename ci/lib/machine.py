@@ -81,6 +81,9 @@ def hung():
 def run_all(machines, progress, interrupted, every=60):
     """Run all machines.  Print progress() every `every` seconds, or every five on a terminal.  After a signal, print interrupted() and die of it."""
     def stop(signum, _frame):
+        # A second signal must not call close() while close() runs: both would wait for the same lock.
+        for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(s, signal.SIG_IGN)
         for m in machines:
             if m.guest:
                 m.guest.close()

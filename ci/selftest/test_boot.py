@@ -7,6 +7,7 @@ import signal
 import subprocess
 import time
 
+import foreign
 import tap
 from world import TOP, VerbTest, World, finish, ours, read, run, started, wait_until, write
 
@@ -211,3 +212,31 @@ class Boot(VerbTest):
             self.assertNotIn("Traceback", done.err)
             self.assertEqual(os.listdir(self.tmpdir), [], number)
             self.assertFalse(os.path.exists(os.path.join(self.dir, "out/stress.ktap")))
+
+    def foreign(self, *args):
+        """Return a command that runs hypervisors whose files are empty."""
+        made = os.path.join(self.dir, "made")
+        for name in foreign.COMMANDS:
+            for f in ("initrd", "xen", "vmlinux", "vmlinuz"):
+                write(os.path.join(made, name, f), "")
+        return [self.path("ci/tests/foreign.py"), "--out", os.path.join(self.dir, "out"), f"{self.image},{self.image}", made, *args]
+
+    def test_foreign_l1_that_cannot_boot(self):
+        done = run(self.foreign("xen-4.17 asids=8 series", "kvm-6.1 asids=16 series"), self.env, timeout=600)
+        self.assertEqual(done.status, 1, done)
+        for name in ("xen-4.17 asids=8 series", "kvm-6.1 asids=16 series"):
+            self.assertIn(f"FAIL: {name}: ", done.out)
+        self.assertIn("0 passed, 2 failed", done.out)
+        self.assertEqual(tap.count(read(os.path.join(self.dir, "out/foreign.ktap")).splitlines()), [0, 2, 0])
+
+    def test_foreign_is_interrupted(self):
+        for number in (signal.SIGINT, signal.SIGKILL):
+            with started(self.foreign("xen-4.17 asids=8 *"), self.env) as p:
+                self.assertTrue(wait_until(lambda: any("qemu-system" in l for l in ours().values()), 30), ours())
+                os.kill(p.pid, number)
+                self.assertTrue(wait_until(lambda: not ours(), 10), ours())
+                done = finish(p, 10)
+            self.assertEqual(done.status, -number, done)
+            self.assertNotIn("Traceback", done.err)
+            self.assertEqual(os.listdir(self.tmpdir), [], number)
+            self.assertFalse(os.path.exists(os.path.join(self.dir, "out/foreign.ktap")))

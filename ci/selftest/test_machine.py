@@ -2,11 +2,13 @@
 """Tests of ci/lib/machine.py: the number of machines at a time, and their threads."""
 import os
 import shutil
+import signal
+import sys
 import tempfile
 import unittest
 
 import machine
-from world import World, write
+from world import TOP, World, run, write
 
 MANY = 64 << 20     # kB
 
@@ -63,6 +65,26 @@ class Threads(unittest.TestCase):
         bad.start()
         bad.join()
         self.assertEqual(bad.error, "OSError('no disk')")
+
+    def test_two_signals(self):
+        # timeout(1), for example, sends its signal to the process and then to its group.
+        program = """if True:
+            import os, signal, threading, time, machine
+            class Guest:
+                lock = threading.Lock()
+                def close(self):
+                    with self.lock:
+                        os.kill(os.getpid(), signal.SIGTERM)
+                        time.sleep(0.1)
+            class Long(machine.Machine):
+                def work(self):
+                    self.guest = Guest()
+                    os.kill(os.getpid(), signal.SIGTERM)
+                    time.sleep(1000)
+            machine.run_all([Long("a machine")], str, lambda: "interrupted")
+        """
+        done = run([sys.executable, "-c", program], {**World.env, "PYTHONPATH": os.path.join(TOP, "ci/lib")}, timeout=30)
+        self.assertEqual((done.status, done.out), (-signal.SIGTERM, "interrupted; rerun to start again\n"), done)
 
     def test_hung_boots_are_counted(self):
         self.addCleanup(setattr, machine.Machine, "hung", machine.Machine.hung)

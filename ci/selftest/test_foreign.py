@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Tests of scripts/test foreign: its packages, arguments and verdicts.  Those that boot machines are in test_boot.py."""
+import contextlib
+import hashlib
+import io
+import os
+import re
+import subprocess
+import tempfile
+import threading
+import unittest
+from unittest import mock
+
+import foreign
+import tap
+from world import VerbTest, World, digest, read, run, write
+
+
+class ForeignPackages(VerbTest):
+    """ci/inputs/foreign and what becomes of it."""
+
+    def archive(self, data, pinned=b"a package"):
+        """Pin one package, make a mirror that has it with this content, or not if data is None, and return a new cache."""
+        for name in os.listdir(self.path("ci/inputs/foreign")):
+            os.remove(self.path("ci/inputs/foreign", name))
+        write(self.path("ci/inputs/foreign/one"), "package=one\nsuite=bookworm\naccept='1.*'\nversion=1.0\npath=pool/one_1.0.deb\n"
+              f"sha256={hashlib.sha256(pinned).hexdigest()}\n")
+        mirror, cache = os.path.join(self.dir, "mirror"), os.path.join(self.dir, "new")
+        os.makedirs(os.path.join(mirror, "pool"))
+        os.makedirs(cache)
+        if data is not None:
+            with open(os.path.join(mirror, "pool/one_1.0.deb"), "wb") as f:
+                f.write(data)
+        self.env.update(KVM_TLB_CACHE=cache, KVM_TLB_MIRROR="copy:" + mirror)
+        write(self.path("ci/build/image"), "#!/bin/sh\nexit 3\n")
+        return cache
+
+    def fetch(self):
+        return run([self.path("ci/inputs/fetch"), "--foreign"], self.env)
+
+    def test_fetched_once(self):
+        cache = self.archive(b"a package")
+        self.assert_ok(self.fetch())
+        kept = os.path.join(cache, "foreign", hashlib.sha256(b"a package").hexdigest() + ".deb")
+        self.assertEqual(read(kept), "a package")
+        os.remove(os.path.join(self.dir, "mirror/pool/one_1.0.deb"))
+        self.assert_ok(self.fetch())
+
+    def refused(self, data):
+        cache = self.archive(data)
+        with self.unchanged():
+            done = run([self.path("ci/tests/foreign")], self.env)
+        self.assert_refuses(done, "foreign", "pool/one_1.0.deb (ci/inputs/foreign/one)", "scripts/setup --update", "KVM_TLB_MIRROR")
+        self.assertEqual([f for f in digest(cache) if "foreign" in f], [])
+        self.assertEqual(os.listdir(self.path("build/foreign")) if os.path.exists(self.path("build/foreign")) else [], [])
+        self.assertFalse(os.path.exists(self.path("build/results/foreign.ktap")))
+
+    def test_package_is_gone(self):
+        self.refused(None)
+
+    def test_another_package_than_is_pinned(self):
+        self.refused(b"another")
+
+    def test_not_a_package(self):
+        self.archive(b"a package")
+        done = run([self.path("ci/tests/foreign")], self.env)
+        self.assertEqual(done.status, 1, done)
+        self.assertEqual(done.err.splitlines(), [l for l in done.err.splitlines() if l.startswith("foreign: ") and "other-hypervisors.log" in l])
+        self.assertEqual(os.listdir(self.path("build/foreign")), [], "half of a directory is left")
+
+    def test_pins(self):
+        for name in os.listdir(self.path("ci/inputs/foreign")):
+            with self.subTest(name):
+                text = read(self.path("ci/inputs/foreign", name))
+                self.assertEqual(re.findall("(?m)^([a-z0-9]+)=", text), ["package", "suite", "accept", "version", "path", "sha256"])
+                # accept is a pattern of the shell, and package is a regular expression of awk.
+                check = '. "$0"; [[ $version == $accept ]] && [[ ${path##*/} =~ ^($package)_ ]] && [[ $sha256 =~ ^[0-9a-f]{64}$ ]]'
+                self.assertEqual(run(["bash", "-c", check, self.path("ci/inputs/foreign", name)]).status, 0, text)
+
+
+class ForeignArguments(VerbTest):
+    """ci/tests/foreign.py with bad arguments."""
+
+    def setUp(self):
+        super().setUp()
+        self.env["KVM_TLB_VERB"] = "foreign"
+        self.base, self.series, self.made = (os.path.join(self.dir, n) for n in ("base", "series", "made"))
+        for d in (self.base, self.series):
+            write(os.path.join(d, "root.img"), "")
+        for name in foreign.COMMANDS:
+            write(os.path.join(self.made, name, "initrd"), "")
+
+    def refused(self, *args):
+        done = run([self.path("ci/tests/foreign.py"), *args], self.env)
+        self.assertEqual((done.status, len(done.err.splitlines())), (1, 1), done)
+        self.assertFalse(os.path.exists(self.path("build")))
+        return done.err
+
+    def test_arguments(self):
+        images = f"{self.base},{self.series}"
+        for args, words in (((), "ci/build/foreign"), ((images,), "ci/build/foreign"), ((self.base, self.made), "is not two images"),
+                            ((f"{images},{self.base}", self.made), "is not two images"), ((f"{self.base},{self.made}", self.made), "is not an image"),
+                            ((images, self.base), "has no " + foreign.L1S[0][0]), (("--seconds", "soon", images, self.made), "--seconds must be a number"),
+                            (("--seconds", "0", images, self.made), "--seconds must be a number"), ((images, self.made, "xen-3*"), "no case matches xen-3*"),
+                            ((images, self.made, "xen*", "nosuch"), "no case matches nosuch")):
+            with self.subTest(args):
+                error = self.refused(*args)
+                self.assertTrue(error.startswith("foreign: "), error)
+                self.assertIn(words, error)
+
+    def test_list(self):
+        done = run([self.path("ci/tests/foreign.py"), "--list"], self.env)
+        names = done.out.splitlines()
+        self.assertEqual(len(set(names)), len(names))
+        for asids in (8, 16, 64):
+            for off in ("", " flushbyasid=off"):
+                for kernel in ("base", "series"):
+                    self.assertIn(f"xen-4.17 asids={asids}{off} {kernel}", names)
+
+
+class FakeGuest:
+    """A process that prints lines instead of a machine; the clock goes on by a minute each time that it is read."""
+    text, counted, status, endless = "", {}, 0, False
+
+    def __init__(self, *_args, **_more):
+        self.qemu = subprocess.Popen(["sh", "-c", 'printf "%s" "$0"; ' + "exec sleep 1000" * self.endless, self.text], stdout=subprocess.PIPE)
+        self.clock, self.time = self, 0
+
+    def now(self):
+        self.time += 60
+        return self.time
+
+    def result(self, late):
+        if late or self.status is None:
+            raise foreign.GuestError(f"L0: no end within {late} s; end of the console:\n    L0: last words\n" if late else "L0: it ended\n")
+        return self.status
+
+    def last_lines(self):
+        return "    L1: Kernel panic\n"
+
+    def counters(self):
+        return self.counted
+
+    def close(self):
+        self.qemu.kill()
+        self.qemu.wait()
+        self.qemu.stdout.close()
+
+
+class ForeignVerdicts(unittest.TestCase):
+    """What foreign.py makes of the output of a machine."""
+    GOOD = "(XEN) hello\ng1 begun: seed 1\ng2 begun: seed 2\ng1 at: 1 s\ng2 done: 4 s\ng1 done: 4 s\ndom0 ends\n"
+
+    def setUp(self):
+        self.out = tempfile.mkdtemp(dir=World.tmp)
+
+    def cases(self, *fakes):
+        """Run one machine for each (text, status, counters, endless); return the outcomes, the printed text and the KTAP file."""
+        machines = []
+        for i, (text, status, counted, endless) in enumerate(fakes):
+            case = foreign.cases()[i]
+            m = foreign.Machine(case, {"base": "", "series": ""}, "", 4, "", self.out, threading.Semaphore(1))
+            fake = type("Fake", (FakeGuest,), {"text": text, "status": status, "counted": counted, "endless": endless})
+            with mock.patch.object(foreign, "Guest", fake):
+                m.run()
+            machines.append(m)
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            failed = foreign.report(machines, os.path.join(self.out, "foreign.ktap"))
+        ktap = read(os.path.join(self.out, "foreign.ktap"))
+        self.assertEqual(tap.count(ktap.splitlines()), [len(fakes) - failed, failed, 0])
+        return failed, printed.getvalue(), ktap
+
+    COUNTED = {"vmrun": 5, "ctl_asid": 2, "fill": 3, "nfill": 4}
+
+    def one(self, text=GOOD, status=0, counted=None, endless=False):
+        failed, printed, _ = self.cases((text, status, self.COUNTED if counted is None else counted, endless))
+        return failed, printed
+
+    def test_passes(self):
+        failed, printed = self.one()
+        self.assertEqual(failed, 0, printed)
+        self.assertIn("xen-4.17 asids=8 base: passed, ", printed)
+        self.assertIn("5 VMRUNs, 2 flushes of an ASID, 0 of all, 7 page walks", printed)
+
+    def test_fails(self):
+        for words, more in (("status 3; the last lines were:\n    (XEN) hello", {"status": 3}), ("    L1: Kernel panic", {"status": 125}),
+                            ("g1 MISMATCH worker 0", {"text": self.GOOD + "g1 MISMATCH worker 0\n"}),
+                            ("g2 FAIL: kernel log: BUG", {"text": self.GOOD + "g2 FAIL: kernel log: BUG\n"}),
+                            ('L2 g2 never printed "begun"', {"text": self.GOOD.replace("g2 begun", "g2")}),
+                            ("L2 g2 ended after 0.3 s", {"text": self.GOOD.replace("g2 done: 4", "g2 done: 0.3")}),
+                            ('L2 g1 and g2 never printed "done"', {"text": self.GOOD.replace("done", "at")}),
+                            ("the oracle found 3 stale translations", {"counted": {**self.COUNTED, "audit": 1, "audit_rights": 2}}),
+                            ("QEMU wrote no counters", {"counted": {}}), ("L0: it ended", {"status": None})):
+            with self.subTest(words):
+                failed, printed = self.one(**more)
+                self.assertEqual(failed, 1)
+                self.assertIn(words, printed)
+
+    def test_panic_and_hang_and_the_rest(self):
+        panic = "(XEN) Panic on CPU 0:\n(XEN) FATAL TRAP\n"
+        failed, printed, ktap = self.cases((panic, None, self.COUNTED, True), ("g1 begun: 1\n", None, self.COUNTED, True), (self.GOOD, 0, self.COUNTED, False))
+        self.assertEqual(failed, 2)
+        self.assertIn("FAIL: xen-4.17 asids=8 base: L1 died: (XEN) Panic on CPU 0:\n", printed)
+        self.assertRegex(printed, r"FAIL: xen-4.17 asids=8 series: L0: no end within \d+ s")
+        self.assertIn("last words", printed)
+        self.assertEqual(re.findall("(?m)^(?:not )?ok .*", ktap), ["not ok 1 xen-4.17 asids=8 base", "not ok 2 xen-4.17 asids=8 series", "ok 3 xen-4.17 asids=16 base"])
+
+    def test_work_that_raises(self):
+        m = foreign.Machine(foreign.cases()[0], {"base": "", "series": ""}, "", 4, "", os.path.join(self.out, "nowhere"), threading.Semaphore(1))
+        m.run()
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            self.assertEqual(foreign.report([m], os.path.join(self.out, "foreign.ktap")), 1)
+        self.assertIn("FAIL: xen-4.17 asids=8 base: FileNotFoundError", printed.getvalue())
