@@ -22,6 +22,7 @@ import re
 import sys
 import threading
 import time
+import tomllib
 
 import figures as docs
 import page
@@ -40,18 +41,9 @@ QUICK_TURNS = (50, 300)
 FEW_TURNS = (4, 20)
 FEW_NOISE = 0.1
 
-# must: counts of the series that are known in advance.
-# faster: the series must not take more than this share of the base's instructions; True stands for 1.
-# more: --quick leaves the scenario out.  slow: the same, and the scenario gets a machine of its own.
-# cpus: L0's processors.  cpu: more properties of these processors.
-# variants: alternative designs (ci/alternatives) that run as well.
-# few: use few turns, because a turn takes long; the counts are less exact then.
-# kernels: those of ci/bench/kernels that run as well.
-# than: some of these; the series must not take more instructions (times INSTRUCTIONS) than they do.
-# reloads_of: a scenario; the series must not reload more groups of VMCB fields than it does there.
-# like: a scenario; the series must not take more instructions (times INSTRUCTIONS) than it does there.
-Scenario = collections.namedtuple("Scenario", "name asids params command title must faster slow cpus cpu variants more few kernels than "
-                                  "reloads_of like", defaults=({}, False, False, 1, "", (), False, False, (), (), "", ""))
+# ci/bench/scenarios.toml explains the fields.
+Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", ""))
 # L1 boots twice, and a third time with an L2 that boots to its init and powers off: the additional time of the third boot is one turn.  It
 # is measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
 L2_BOOT = """
@@ -72,91 +64,6 @@ boots /tmp/without 0
 alone=$took
 boots /tmp/with 1
 """
-# Simpler designs of contexts.
-DESIGNS = ("one-vmcb12", "private-lru")
-# No flushes, and no page walks.
-STEADY = {"flush_asid": 0, "flush_all": 0, "walks": 0}
-SCENARIOS = [
-    Scenario("pinned", 64, "", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages"),
-    Scenario("pinned-npt0", 64, "npt=0", "svm_tlb_perf_test -w 16", "one vCPU, 16 pages, npt=0"),
-    Scenario("siblings-2", 64, "", "svm_tlb_perf_test -w 16 -v 2", "2 vCPUs of a VM on one pCPU"),
-    Scenario("siblings-4", 64, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU", variants=("no-private-asids",)),
-    Scenario("siblings-8", 64, "", "svm_tlb_perf_test -w 16 -v 8", "8 vCPUs of a VM on one pCPU", more=True),
-    Scenario("siblings-16", 64, "", "svm_tlb_perf_test -w 16 -v 16", "16 vCPUs of a VM on one pCPU", more=True),
-    # Three of four turns begin with an ASID that another vCPU used last, which takes 90 instructions more than flushing all every third time.
-    Scenario("siblings-4-asids-4", 4, "", "svm_tlb_perf_test -w 16 -v 4", "4 vCPUs of a VM on one pCPU, 4 ASIDs"),
-    Scenario("vms-4", 16, "", "svm_tlb_perf_test -w 16 -m 4", "4 VMs, 16 ASIDs"),
-    Scenario("vms-8", 16, "", "svm_tlb_perf_test -w 16 -m 8", "8 VMs, 16 ASIDs", more=True),
-    Scenario("vms-16", 16, "", "svm_tlb_perf_test -w 16 -m 16", "16 VMs, 16 ASIDs", more=True),
-    Scenario("vms-20", 16, "", "svm_tlb_perf_test -w 16 -m 20", "20 VMs, 16 ASIDs"),
-    Scenario("idle-60", 16, "", "svm_tlb_perf_test -w 16 -m 4 -i 60", "4 VMs beside 60 idle ones, 16 ASIDs"),
-    # KVM has to flush, because its MMU notifier runs.
-    Scenario("discard", 64, "", "svm_tlb_perf_test -w 16 -d", "one vCPU, userspace discards its 16 pages"),
-    Scenario("discard-4", 64, "", "svm_tlb_perf_test -w 16 -d -v 4", "4 vCPUs of a VM, userspace discards 16 pages", more=True),
-    Scenario("new-vm", 64, "", "svm_tlb_perf_test -w 16 -n", "a VM is created, runs, and is freed", more=True, few=True),
-    # A turn is a round trip from L1 to L2 and back.
-    Scenario("nested-w0", 64, "", "svm_nested_tlb_perf_test -w 0", "L2, no pages", STEADY, True),
-    Scenario("nested-w16", 64, "", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages", STEADY, True),
-    Scenario("nested-w64", 64, "", "svm_nested_tlb_perf_test -w 64", "L2, 64 pages", STEADY, True),
-    Scenario("nested-w256", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages", STEADY, True),
-    Scenario("nested-w1024", 64, "", "svm_nested_tlb_perf_test -w 1024", "L2, 1024 pages", STEADY, True, more=True),
-    Scenario("nested-2m", 64, "", "svm_nested_tlb_perf_test -w 16 -2", "L2, 16 pages of 2M", STEADY, True, more=True),
-    Scenario("nested-cpuid", 64, "", "svm_nested_tlb_perf_test -w 16 -e", "L2, 16 pages, exits with CPUID", STEADY, True, more=True),
-    Scenario("nested-shadow", 64, "", "svm_nested_tlb_perf_test -w 16 -s", "L2, 16 pages, L1 doesn't use NPT", STEADY, True),
-    Scenario("nested-npt0", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s", "L2, 16 pages, npt=0", STEADY, True),
-    Scenario("nested-l2s-2", 64, "", "svm_nested_tlb_perf_test -w 16 -l 2", "2 L2s, 16 pages", STEADY),
-    Scenario("nested-l2s-4", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4", "4 L2s, 16 pages", STEADY),
-    Scenario("nested-l2s-8", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages", STEADY, variants=("one-l2-asid",)),
-    # KVM keeps eight domains per vCPU.
-    Scenario("nested-l2s-16", 64, "", "svm_nested_tlb_perf_test -w 16 -l 16", "16 L2s, 16 pages", more=True),
-    # Each L2 has its own NPT, as under a real hypervisor, and KVM needs a root for each.
-    Scenario("nested-roots-1", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 1", "L2, 16 pages, NPT of its own", STEADY, True),
-    Scenario("nested-roots-2", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 2", "2 L2s, 16 pages, NPTs of their own", STEADY, more=True, like="nested-roots-1"),
-    Scenario("nested-roots-4", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 4", "4 L2s, 16 pages, NPTs of their own", STEADY, more=True, like="nested-roots-1"),
-    Scenario("nested-roots-5", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 5", "5 L2s, 16 pages, NPTs of their own", STEADY, like="nested-roots-1"),
-    Scenario("nested-roots-8", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 8", "8 L2s, 16 pages, NPTs of their own", STEADY, like="nested-roots-1",
-             variants=("four-roots",), kernels=DESIGNS),
-    Scenario("nested-roots-9", 64, "", "svm_nested_tlb_perf_test -w 16 -r -l 9", "9 L2s, 16 pages, NPTs of their own", more=True),
-    # Without NPT in L0, KVM visits each root when it emulates INVLPG, so more roots save nothing here.
-    Scenario("npt0-roots-8", 64, "npt=0", "svm_nested_tlb_perf_test -w 16 -s -r -l 8 -i", "8 L2s with CR3s of their own, INVLPG, npt=0", more=True,
-             variants=("eight-shadow-roots",)),
-    # A hypervisor that gives several L2s the same ASID has to flush it when they take turns, unless their translations are equal, as here.
-    Scenario("nested-l2s-8-asid-1", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8 -a 1", "8 L2s with one ASID, 16 pages", STEADY, more=True),
-    Scenario("nested-move", 64, "", "svm_nested_tlb_perf_test -w 16 -l 4 -v 2 -m", "4 L2s move between 2 vCPUs", STEADY,
-             kernels=DESIGNS),
-    # The vCPUs run no L2 any more, but KVM may still keep track of all their VMCBs.
-    Scenario("nested-discard", 64, "", "svm_nested_tlb_perf_test -w 0 -l 8 -v 4 -d", "4 vCPUs ran 8 L2s each, userspace discards a page",
-             STEADY, variants=("caches-do-not-expire",)),
-    # The case that contexts are for: L1 intercepts MSRs, and its clean bits say that it does not change its VMCBs.
-    Scenario("nested-clean", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k", "L2, MSR bitmap, clean VMCB", STEADY, 0.9),
-    Scenario("nested-clean-8", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k -l 8", "8 L2s, MSR bitmaps, clean VMCBs", STEADY, 0.9,
-             kernels=DESIGNS, reloads_of="nested-clean"),
-    # Each turn recycles a context, so that one context takes 2 % less than all others.
-    Scenario("nested-clean-16", 64, "", "svm_nested_tlb_perf_test -w 16 -b -k -l 16", "16 L2s, MSR bitmaps, clean VMCBs",
-             more=True, kernels=DESIGNS, than=("private-lru",)),
-    # More L2s than one vCPU has contexts for, but not more than two vCPUs have.
-    Scenario("nested-move-12", 64, "", "svm_nested_tlb_perf_test -w 16 -l 12 -v 2 -m -b", "12 L2s, MSR bitmaps, move between 2 vCPUs",
-             more=True, kernels=DESIGNS, than=DESIGNS),
-    # L2 flushes its own translations, as it does for each munmap(): one walk for each page, and no flushes.
-    Scenario("nested-invlpg", 64, "", "svm_nested_tlb_perf_test -w 16 -i", "L2 maps 16 pages anew and uses INVLPG",
-             {"flush_asid": 0, "flush_all": 0, "walks": 16}, True),
-    # AVIC is inhibited while L2 runs, so KVM switches it on whenever the vCPU returns to L1.  The emulated CPU ignores AVIC.
-    Scenario("nested-avic", 64, "avic=1 force_avic=1", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, AVIC", STEADY, True),
-    # Flush on each transition, as the base does, for L1s that do not flush when they have to.
-    Scenario("nested-age-0", 64, "nested_tlb_max_age=0", "svm_nested_tlb_perf_test -w 16", "L2, 16 pages, nested_tlb_max_age=0"),
-    # With 1 ms, L2 is flushed and synced on each tick, every 4 ms.  The default is 10 ms.
-    Scenario("nested-age-1", 64, "nested_tlb_max_age=1", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, nested_tlb_max_age=1", slow=True),
-    # As many entries as a Zen core has, 4K pages, LRU.
-    Scenario("nested-w256-tlb", 64, "", "svm_nested_tlb_perf_test -w 256", "L2, 256 pages, TLB of 3072", STEADY, True, cpu=",x-svm-tlb-entries=3072"),
-    Scenario("nested-l2s-8-tlb", 64, "", "svm_nested_tlb_perf_test -w 16 -l 8", "8 L2s, 16 pages, TLB of 3072", STEADY, cpu=",x-svm-tlb-entries=3072"),
-    # VMRUN flushes only L2's translations.
-    Scenario("nested-flush", 64, "", "svm_nested_tlb_perf_test -w 16 -1 16 -c 3", "L2, 16 pages, L1 flushes it on each VMRUN", {"flush_asid": 1, "flush_all": 0}),
-    # L1's vCPUs share an NPT, and all change it and flush at the same time.  The instructions are those of all processors.
-    Scenario("nested-flush-8", 64, "", "svm_nested_tlb_perf_test -w 16 -c 3 -p -v 8", "8 vCPUs on 8 pCPUs write to NPT and flush L2", {}, cpus=8,
-             slow=True),
-    # One turn is a whole boot.
-    Scenario("l2-boot", 64, "", "", "an L2 Linux boots to init", {}, True, True),
-]
 # The kernel that contains all variants, with none switched on: checking for variants takes instructions, too.
 SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks", "reloads")
@@ -165,21 +72,35 @@ COLUMNS = COUNTERS + ("instructions", "bytes")
 EXACT = ("flush_asid", "flush_all", "walks", "reloads")
 EXPECTED = os.path.join(TOP, "ci/bench/expected")
 EXPECTED_NOISE = 0.002
-# The curves of the page: title, label of the x axis, counter, and a map from x to the scenario.
-CURVES = [
-    ("Page walks per round trip, by the pages that L2 touches", "4K pages", "walks",
-     {n: f"nested-w{n}" for n in (0, 16, 64, 256, 1024)}),
-    ("Page walks per round trip, by the number of L2s that take turns", "L2s, 16 pages each", "walks",
-     {1: "nested-w16", **{n: f"nested-l2s-{n}" for n in (2, 4, 8, 16)}}),
-    ("L0's instructions per round trip, by the number of L2s that take turns", "L2s, 16 pages each", "instructions",
-     {1: "nested-w16", **{n: f"nested-l2s-{n}" for n in (2, 4, 8, 16)}}),
-    ("Page walks per round trip, by the number of L2s that take turns, each with an NPT of its own", "L2s, 16 pages each", "walks",
-     {n: f"nested-roots-{n}" for n in (1, 2, 4, 5, 8, 9)}),
-    ("L0's instructions per turn, by the vCPUs of a VM on one pCPU", "vCPUs", "instructions",
-     {1: "pinned", **{n: f"siblings-{n}" for n in (2, 4, 8, 16)}}),
-    ("Page walks per turn, by the VMs that take turns on 16 ASIDs", "VMs, 16 pages each", "walks",
-     {1: "pinned", **{n: f"vms-{n}" for n in (4, 8, 16, 20)}}),
-]
+
+
+def read_scenarios(path):
+    """Return the scenarios of a TOML file.  Ends the program if a scenario has an unknown key, or no title."""
+    with open(path, "rb") as f:
+        try:
+            tables = tomllib.load(f)
+        except tomllib.TOMLDecodeError as e:
+            die(f"{path}: {e}")
+    scenarios = []
+    for name, keys in tables.items():
+        # No flushes, and no page walks.
+        steady = {"flush_asid": 0, "flush_all": 0, "walks": 0} if keys.pop("steady", False) else {}
+        unknown = sorted(set(keys) - set(Scenario._fields) | {"title"} - set(keys))
+        if unknown:
+            die(f"{path}: {name}: {', '.join(unknown)}: unknown or missing, see the top of the file")
+        scenarios.append(Scenario(name, **{**keys, "must": {**steady, **keys.get("must", {})}}))
+    return scenarios
+
+
+def read_curves(path):
+    """Return (title, label of the x axis, counter, map from x to the name of a scenario) for each curve of a TOML file."""
+    with open(path, "rb") as f:
+        curves = tomllib.load(f)["curve"]
+    return [(c["title"], c["x"], c["counter"], {int(x): name for x, name in c["scenarios"].items()}) for c in curves]
+
+
+SCENARIOS = read_scenarios(os.path.join(TOP, "ci/bench/scenarios.toml"))
+CURVES = read_curves(os.path.join(TOP, "ci/bench/curves.toml"))
 
 
 class Machine(machine.Machine):
@@ -192,7 +113,7 @@ class Machine(machine.Machine):
         # Disable flushes by age: only some of the runs would see one.  The scenarios nested-age-* measure them.
         params = s.params if kernel == "base" or "nested_tlb_max_age" in s.params else s.params + " nested_tlb_max_age=3600000"
         self.options = {"image": image, "level": 0, "cpus": s.cpus, "modules": (f"kvm_amd {params}",), "qemu": qemu,
-                        "cpu": f",x-svm-asids={s.asids}{s.cpu}", "icount": True}
+                        "cpu": f",x-svm-asids={s.asids}" + (f",{s.cpu}" if s.cpu else ""), "icount": True}
         self.got = {}
 
     def work(self):
@@ -256,7 +177,7 @@ def worse(scenario, base, series, noise):
         if series[c] > base[c] + noise:
             bad.append(f"{c} {series[c]:.3f} per turn, {base[c]:.3f} on the base")
     # The turns of --quick are not enough to tell 1 %: what a timer tick takes is in one of the runs and not in the other.
-    most = (scenario.faster or INSTRUCTIONS) + (QUICK_INSTRUCTIONS if noise > NOISE else 0)
+    most = (scenario.at_most or INSTRUCTIONS) + (QUICK_INSTRUCTIONS if noise > NOISE else 0)
     if series["instructions"] > most * base["instructions"]:
         bad.append(f"{series['instructions']:.0f} instructions per turn, {base['instructions']:.0f} on the base, must be at most {most:.2f} times that")
     return bad

@@ -84,7 +84,7 @@ def rows(scenario, got):
 
 
 def write(path, scenarios, figures, curves, about=""):
-    """scenarios: those that were measured; figures: name -> kernel -> counter -> count per turn; curves: as in bench.py; about: what was measured."""
+    """scenarios: those that were measured; figures: name -> kernel -> counter -> count per turn; curves: as read_curves() of bench.py returns them; about: what was measured."""
     out = ["<!DOCTYPE html><html lang=en><meta charset=utf-8><title>kvm_tlb_tags: base and series</title>", f"<style>{STYLE}</style>",
            "<h1>TLB flushes and page walks, base and series</h1>", "<p>" + "<br>".join(map(html.escape, about.splitlines())) + "</p>",
            "<ul>" + "".join(f"<li><b>{html.escape(v)}</b></li>" for v in verdict(figures)) + "</ul>",

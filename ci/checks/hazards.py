@@ -83,7 +83,7 @@ def programs():
 
 
 def scenarios():
-    return set(re.findall(r'^    Scenario\("([\w-]+)"', read("ci/bench/bench.py"), re.M))
+    return set(re.findall(r"^\[([\w-]+)\]$", read("ci/bench/scenarios.toml"), re.M))
 
 
 def mutants():
@@ -150,7 +150,7 @@ def check_tests(where, text, known, listed, benched):
         if program == "bench":
             for s in some:
                 if s not in benched:
-                    mistake(where, f"there is no scenario {s} in ci/bench/bench.py: correct its name")
+                    mistake(where, f"there is no scenario {s} in ci/bench/scenarios.toml: correct its name")
         elif program not in known and program not in listed:
             mistake(where, f"there is no test {program}: use the name of a program in ci/tests/selftests.list or of a KUnit suite")
         for case in some if program != "bench" else ():
