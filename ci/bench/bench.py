@@ -89,6 +89,10 @@ def read_scenarios(path):
         if unknown:
             die(f"{path}: {name}: {', '.join(unknown)}: unknown or missing, see the top of the file")
         scenarios.append(Scenario(name, **{**keys, "must": {**steady, **keys.get("must", {})}}))
+    for s in scenarios:
+        for other in (s.like, s.reloads_of):
+            if other and other not in tables:
+                die(f"{path}: {s.name}: there is no scenario {other}")
     return scenarios
 
 

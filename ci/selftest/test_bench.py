@@ -218,7 +218,7 @@ class Bench(VerbTest):
     def test_bad_scenarios(self):
         path = self.path("scenarios.toml")
         for text, why in (("[a]\ntitle = 't'\nmroe = true\n", "a: mroe: unknown or missing"), ("[a]\n", "a: title: unknown or missing"),
-                          ("[a\n", "line 1"), ("[a]\ntitle = 't'\n[a]\ntitle = 't'\n", "a")):
+                          ("[a]\ntitle = 't'\nlike = 'b'\n", "a: there is no scenario b"), ("[a\n", "line 1"), ("[a]\ntitle = 't'\n[a]\ntitle = 't'\n", "a")):
             write(path, text)
             with self.assertRaises(SystemExit) as end:
                 bench.read_scenarios(path)

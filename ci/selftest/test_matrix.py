@@ -232,12 +232,15 @@ class Matrix(VerbTest):
     def test_base_fails_once_of_two_times(self):
         result, ran = self.run_again("base", "fail", "pass")
         self.assertEqual((result.outcome, result.note, ran), ("pass", matrix.FIRST + "reason 0", 2))
+        slow, _ = self.run_again("base", "fail", "slow")
+        self.assertEqual((slow.outcome, slow.note), ("slow", matrix.FIRST + "reason 0"))
         out = io.StringIO()
         tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
         matrix.OUT = self.dir
-        with contextlib.redirect_stdout(out):
-            self.assertEqual(matrix.report(tests, {"base": ""}, {matrix.Key("base", 0, 2, "state_test"): result}, {}, 1.0), 0)
-        self.assertIn("flakes of the base (failed, then passed when retried):\n  L0 2 pCPU state_test: reason 0\n", out.getvalue())
+        for r in (result, slow):
+            with contextlib.redirect_stdout(out):
+                self.assertEqual(matrix.report(tests, {"base": ""}, {matrix.Key("base", 0, 2, "state_test"): r}, {}, 1.0), 0)
+        self.assertEqual(out.getvalue().count("flakes of the base (failed, then passed when retried):\n  L0 2 pCPU state_test: reason 0\n"), 2)
 
     def test_base_fails_twice(self):
         result, ran = self.run_again("base", "fail", "fail")

@@ -34,7 +34,8 @@ GRACE = 60
 KERNELS = ("base", "series")
 Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("-", "", "", KERNELS))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
-# outcome: pass, skip, fail or slow: passed, but not within its limit.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
+PASSED = ("pass", "slow")
+# outcome: one of PASSED, skip or fail; slow: passed, but not within its limit.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
 Result = collections.namedtuple("Result", "outcome seconds note tlb failed", defaults=(None, ()))
 # Counters of the TLB model that go into the TSV, with the names of ci/guest/svm-tlb.c.  walks: page walks of an unbounded TLB.
 COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
@@ -258,7 +259,7 @@ class Machine(machine.Machine):
         self.run_all([t for t, _ in first])
         for t, was in first:
             now = self.results[self.key(t)]
-            self.results[self.key(t)] = now._replace(note=FIRST + was.note if now.outcome == "pass" else now.note + ", twice")
+            self.results[self.key(t)] = now._replace(note=FIRST + was.note if now.outcome in PASSED else now.note + ", twice")
 
     def key(self, test):
         return Key(self.kernel, self.level, self.pcpus, test.name)
@@ -487,7 +488,7 @@ def report(tests, images, results, known, seconds):
             else:
                 bad.append((k, r, "the base passes" if k.kernel == "series" and base and base.outcome != "fail" else
                             "fixed by the series according to ci/tests/known-failures" if listed else "not in ci/tests/known-failures"))
-        elif k.kernel == "base" and r.outcome == "pass" and (k.level, k.name) in known:
+        elif k.kernel == "base" and r.outcome in PASSED and (k.level, k.name) in known:
             cured.add((k.level, k.name))
     if skips:
         print("skipped:")
@@ -497,7 +498,7 @@ def report(tests, images, results, known, seconds):
         print("known failures of the base (ci/tests/known-failures):")
         for level, name in sorted({(k.level, k.name) for k, _ in expected}):
             print(f"  L{level} {name}: {known[level, name]}")
-    again = [(k, r) for k, r in sorted(results.items()) if r.outcome == "pass" and r.note.startswith(FIRST)]
+    again = [(k, r) for k, r in sorted(results.items()) if r.outcome in PASSED and r.note.startswith(FIRST)]
     if again:
         print("flakes of the base (failed, then passed when retried):")
         for k, r in again:
@@ -509,7 +510,7 @@ def report(tests, images, results, known, seconds):
         for case, said in r.failed:
             for line in [case + ":"] * bool(case) + said:
                 print("    " + line)
-    slow = [(k, r) for k, r in sorted(results.items()) if r.outcome == "slow"]
+    slow = [(k, r) for k, r in sorted(results.items()) if r.outcome == "slow" and not r.note.startswith(FIRST)]
     if slow:
         print("passed, but slower than the limit in the list, even allowing for this machine's speed and load:")
         for k, r in slow:
@@ -526,7 +527,7 @@ def report(tests, images, results, known, seconds):
         name = f"{key.kernel} L{key.level} {key.pcpus} pCPU {key.name}"
         if key in listed:
             return name, "skip", [f"known failure: {listed[key]}"]
-        return name, "pass" if r.outcome == "slow" else r.outcome, [r.note, *(l for case, said in r.failed for l in [case, *said] if l)] if key in failed else [r.note] if r.note else []
+        return name, "pass" if r.outcome in PASSED else r.outcome, [r.note, *(l for case, said in r.failed for l in [case, *said] if l)] if key in failed else [r.note] if r.note else []
     tap.write(OUT.rstrip("/") + ".ktap", [line(k, r) for k, r in sorted(results.items())])
     return 1 if bad else 0
 
