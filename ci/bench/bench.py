@@ -13,6 +13,7 @@ Measures what one turn of a vCPU costs on both kernels, with the TLB model, in a
 Each workload runs with two numbers of turns; the additional turns alone cause the difference.  Writes OUT.tsv, OUT.html and OUT.ktap, or
 OUT-partial.tsv if the run ends early.  Exit status 0: the series is not worse than worse() allows, and the counts match ci/bench/expected,
 which --record writes.  bench.py --names: print the names of the scenarios.
+bench.py --kernels [SCENARIO...]: print which kernels of ci/bench/kernels these, or all, scenarios need.
 """
 import argparse
 import collections
@@ -99,8 +100,15 @@ def read_scenarios(path):
 def read_curves(path):
     """Return (title, label of the x axis, counter, map from x to the name of a scenario) for each curve of a TOML file."""
     with open(path, "rb") as f:
-        curves = tomllib.load(f)["curve"]
-    return [(c["title"], c["x"], c["counter"], {int(x): name for x, name in c["scenarios"].items()}) for c in curves]
+        try:
+            return [(c["title"], c["x"], c["counter"], {int(x): name for x, name in c["scenarios"].items()}) for c in tomllib.load(f)["curve"]]
+        except (tomllib.TOMLDecodeError, KeyError, ValueError) as e:
+            die(f"{path}: {e}: not a list of curves with title, x, counter and scenarios")
+
+
+def kernels_of(s):
+    """Return the names of the kernels of ci/bench/kernels that run a scenario: part-nested, the series without part contexts, runs each with an L2."""
+    return {*s.kernels, *(["part-nested"] if "nested" in s.command and not s.slow else [])}
 
 
 SCENARIOS = read_scenarios(os.path.join(TOP, "ci/bench/scenarios.toml"))
@@ -236,6 +244,9 @@ def main():
     if sys.argv[1:] == ["--names"]:
         print("\n".join(s.name for s in SCENARIOS))
         return 0
+    if sys.argv[1:2] == ["--kernels"]:
+        print("\n".join(sorted({k for s in SCENARIOS if s.name in sys.argv[2:] or not sys.argv[2:] for k in kernels_of(s)})))
+        return 0
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--record", action="store_true")
@@ -261,10 +272,9 @@ def main():
         machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images.items()]
         for kernel in args.kernel:
             name, _, image = kernel.partition("=")
-            # The part-nested kernel, which is the series without part contexts, runs all scenarios with an L2.
-            with_l2 = [s for s in mine if name in s.kernels or name == "part-nested" and "nested" in s.command and not s.slow]
-            if with_l2:
-                machines.append(Machine(slots, name, image, with_l2, turns, qemu))
+            theirs = [s for s in mine if name in kernels_of(s)]
+            if theirs:
+                machines.append(Machine(slots, name, image, theirs, turns, qemu))
         mine = [s for s in mine if s.variants]
         if args.variants and mine:
             machines.append(Machine(slots, SWITCH, args.variants, mine, turns, qemu))

@@ -11,7 +11,7 @@ import bench
 import matrix
 import mutants
 import tap
-from world import VerbTest, read, write
+from world import VerbTest, read, run, write
 
 
 class Mutants(VerbTest):
@@ -214,6 +214,19 @@ class Bench(VerbTest):
         self.assertRegex(text, r"nested-npt0 on the base kernel, what was measured is in \S*bench-partial\.tsv: it panics")
         self.assertIn("nested-w16\tseries", read(self.path("bench-partial.tsv")))
         self.assertFalse(os.path.exists(self.path("bench.tsv")))
+
+    def test_kernels_that_scenarios_need(self):
+        for scenarios, kernels in (([], ["one-vmcb12", "part-nested", "private-lru"]), (["nested-w16"], ["part-nested"]), (["pinned"], [])):
+            done = run([os.path.join(bench.TOP, "ci/bench/bench.py"), "--kernels", *scenarios], {**os.environ, "PYTHONPATH": os.path.join(bench.TOP, "ci/lib")})
+            self.assertEqual(done.out.split(), kernels)
+
+    def test_bad_curves(self):
+        path = self.path("curves.toml")
+        for text in ("[[curve]]\ntitle = 't'\n", "[[curve\n", ""):
+            write(path, text)
+            with self.assertRaises(SystemExit) as end:
+                bench.read_curves(path)
+            self.assertIn("not a list of curves", str(end.exception))
 
     def test_bad_scenarios(self):
         path = self.path("scenarios.toml")
