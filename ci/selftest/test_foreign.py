@@ -149,7 +149,7 @@ class FakeGuest:
 
 class ForeignVerdicts(unittest.TestCase):
     """What foreign.py makes of the output of a machine."""
-    GOOD = "(XEN) hello\ng1 begun: seed 1\ng2 begun: seed 2\ng1 at: 1 s\ng2 done: 4 s\ng1 done: 4 s\ndom0 ends\n"
+    GOOD = "(XEN) hello\ng1 begun: seed 1\ng1 at: 0 s, 78 movesg2 begun: seed 2\ng1 at: 1 s\ng2 done: 4 sg1 done: 4 s\ndom0 ends\n"
 
     def setUp(self):
         self.out = tempfile.mkdtemp(dir=World.tmp)

@@ -159,11 +159,12 @@ class Machine(machine.Machine):
         """Handle a line of output; "g1 TEXT" is a line from that L2."""
         log.write(f"{self.guest.clock.now():7.1f} {line}\n")
         self.last.append(line)
-        m = re.search(rf"\b({'|'.join(L2S)}) (begun|done): ([0-9.]*)", line)
-        if m and m[2] == "begun":
-            self.begun[m[1]] = self.guest.clock.now()
-        elif m:
-            self.ran[m[1]] = float(m[3] or 0)
+        # Two consoles may share a line, without anything between their texts.
+        for name, what, seconds in re.findall(rf"({'|'.join(L2S)}) (begun|done): ([0-9.]*)", line):
+            if what == "begun":
+                self.begun[name] = self.guest.clock.now()
+            else:
+                self.ran[name] = float(seconds or 0)
         if "FAIL: " in line or "MISMATCH" in line:
             self.bad.append(line)
         if "svm-tlb: " in line:
