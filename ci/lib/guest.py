@@ -4,6 +4,7 @@ import ctypes
 import errno
 import grp
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -213,7 +214,7 @@ class Guest:
         except (OSError, ValueError):
             pass
         why = f"no end within {timed_out} s" if timed_out else f"it ended without an exit status (QEMU's was {self.qemu.returncode})"
-        raise GuestError(f"L{self.level}: {why}; end of the console{'s' if self.level else ''}:\n" + self.last_lines())
+        raise GuestError(f"L{self.level}: {why}; {self.last_words()}\nend of the console{'s' if self.level else ''}:\n" + self.last_lines())
 
     def counters(self):
         """Return the TLB model's counters after QEMU has ended, summed over processors and ASIDs; empty without the model."""
@@ -227,16 +228,24 @@ class Guest:
             pass
         return total
 
-    def last_lines(self):
-        text = ""
-        for level, path in enumerate(self.consoles):
+    def console_lines(self):
+        """Return (level, lines) for each console: its last lines that are not blank."""
+        for number, path in enumerate(self.consoles):
             try:
                 with open(path, encoding="utf-8", errors="replace") as f:
-                    tail = [l.rstrip() for l in f.read().splitlines() if l.strip()][-CONSOLE_LINES:]
+                    lines = [l.rstrip() for l in f.read().splitlines() if l.strip()][-CONSOLE_LINES:]
             except OSError:
-                tail = []
-            text += "".join(f"    L{min(level, 1)}: {l}\n" for l in tail)
-        return text
+                lines = []
+            yield min(number, 1), lines
+
+    def last_lines(self):
+        return "".join(f"    L{level}: {l}\n" for level, lines in self.console_lines() for l in lines)
+
+    def last_words(self):
+        """Return the line of the consoles that best tells why the guest died: the first one about a crash, or else the last one."""
+        said = [f"L{level}: {l}" for level, lines in self.console_lines() for l in lines]
+        crash = [l for l in said if re.search(r"\b(BUG|Oops|panic|general protection|triple fault)\b", l)]
+        return (crash[:1] or said[-1:] or ["the consoles are empty"])[0]
 
     def close(self):
         self.end()
