@@ -281,7 +281,7 @@ class Machine(machine.Machine):
     def key(self, test):
         return Key(self.kernel, self.level, self.pcpus, test.name)
 
-    def start(self, command):
+    def new_guest(self, command):
         if self.level == VMX:
             return BochsGuest(self.image, command, bochs=self.emulator, model=self.model)
         return Guest(self.image, self.level, self.pcpus, command, qemu=self.emulator, model=self.model, cpu=self.cpu, stdin=subprocess.PIPE)
@@ -290,7 +290,7 @@ class Machine(machine.Machine):
         """Run todo in one boot; return the tests that could not run because the guest died before them."""
         lines = "".join(f"{i} {t.params} {t.command}\n" for i, t in enumerate(todo))
         command = f"cat >/tmp/list <<'END'\n{lines}END\nexec run-tests /tmp/list\n"
-        self.guest = guest = self.start(command)
+        self.guest = guest = self.new_guest(command)
         clock = guest.clock
         current, start, reached, case = None, 0, 0, ""
         before = tlb = None
