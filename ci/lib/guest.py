@@ -137,8 +137,8 @@ def below(level, name, command, console, memory, disks=(), prefix="", cpu=None, 
 class Emulated:
     """What all machines share: a directory for their files, the emulator's process, its clock, the consoles, and the command's exit status.
 
-    A subclass sets consoles, a map from the file of each console to the name of its level."""
-    emulator = "the emulator"
+    A subclass sets consoles, a map from the file of each console to the name of its level.  Messages leave out lines that match noise."""
+    emulator, noise = "the emulator", re.compile("(?!)")
 
     def __init__(self, name):
         os.makedirs(os.path.join(BUILD, "tmp"), exist_ok=True)
@@ -196,7 +196,7 @@ class Emulated:
         for path, name in self.consoles.items():
             try:
                 with open(path, encoding="utf-8", errors="replace") as f:
-                    lines = [l.rstrip() for l in f.read().splitlines() if l.strip()][-CONSOLE_LINES:]
+                    lines = [l.rstrip() for l in f.read().splitlines() if l.strip() and not self.noise.search(l)][-CONSOLE_LINES:]
             except OSError:
                 lines = []
             yield name, lines

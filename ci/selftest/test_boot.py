@@ -47,7 +47,8 @@ class WithImage(VerbTest):
     def assert_died(self, done, *fragments):
         """The exit status must be 125, and the message must have the end of the console."""
         self.assertEqual(done.status, 125, done)
-        for f in ("end of the console:", *fragments):
+        self.assertRegex(done.err, r"(?m)^end of the consoles?:$")
+        for f in fragments:
             self.assertIn(f, done.err)
         self.assertNotIn("Traceback", done.err)
         console = collections.Counter(l.partition(":")[0] for l in done.err.splitlines() if l.startswith("    "))
