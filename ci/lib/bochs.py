@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import stat
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from guest import Emulated, GuestError, say_where
 
 # The model of the processor.  Linux does not boot on the newer ones of Bochs 3.0, and the older ones lack features of VMX.
 CPU = "corei7_skylake_x"
-# Instructions per emulated second.  Nothing else advances the clocks, so each run of a command takes the same time.
+# Instructions per emulated second.  Nothing else advances the clocks, so no time limit in the machine depends on the host.
 IPS = 50000000
 # Bochs treats a BIOS with another name as flash memory.
 BIOS = "BIOS-bochs-latest"
@@ -74,10 +75,23 @@ def split(path, cmdline, initrd_size):
 
 
 def pack(directory):
-    """Return a cpio archive, which the kernel unpacks as a part of its initramfs."""
+    """Return a cpio archive (Documentation/driver-api/early-userspace/buffer-format.rst), which the kernel unpacks as a part of its initramfs.
+    It has no times and inode numbers of the host, so that runs of one command have the same memory."""
     names = sorted(os.path.relpath(os.path.join(where, n), directory) for where, dirs, files in os.walk(directory) for n in dirs + files)
-    return subprocess.run(["busybox", "cpio", "-o", "-H", "newc", "-R", "0:0"], cwd=directory, input="".join(n + "\n" for n in names).encode(),
-                          stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True).stdout
+    archive = bytearray()
+    for number, name in enumerate(names + ["TRAILER!!!"]):
+        path, mode, data = os.path.join(directory, name), 0, b""
+        if number < len(names):
+            mode = os.lstat(path).st_mode
+            if stat.S_ISLNK(mode):
+                data = os.readlink(path).encode()
+            elif stat.S_ISREG(mode):
+                with open(path, "rb") as f:
+                    data = f.read()
+        fields = (number, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(os.fsencode(name)) + 1, 0)
+        for part in (b"070701" + b"".join(b"%08x" % f for f in fields) + os.fsencode(name) + b"\0", data):
+            archive += part + bytes(-len(part) % 4)
+    return bytes(archive)
 
 
 class Terminal(threading.Thread):

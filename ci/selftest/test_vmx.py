@@ -43,11 +43,6 @@ class Vmx(WithImage):
         done = self.boot("--share", share, "--", "cat", "/share/sub/text")
         self.assertEqual((done.status, done.out), (0, text), done.err)
 
-    def test_each_run_takes_the_same_time(self):
-        first, second = (self.boot("--", "sh", "-c", "cat /proc/uptime /proc/interrupts; /selftests/x86/state_test; cat /proc/uptime").out for _ in range(2))
-        self.assertRegex(first, r"(?s)LOC:.*\n\d+\.\d+ \d+\.\d+\n$")
-        self.assertEqual(first, second)
-
     def test_shell(self):
         # The shell reads what follows its prompt, and ends with its input.
         for last, status in (("exit 5", 5), ("true", 0)):
@@ -128,7 +123,7 @@ class Vmx(WithImage):
 
     def test_a_selftest_that_hangs(self):
         # The machine cannot be told to end one test, so it ends, and the rest runs on another one.
-        write(self.path("ci/list"), "../bin/true 0 1 20\n../bin/sh 0 1 2 -- -c " + self.BUSY.replace(" ", "${IFS}") + "\n../bin/nowhere 0 1 20\n../bin/true 0 1 20 ept=0\n")
+        write(self.path("ci/list"), "../bin/true 0 1 20\n../bin/sh 0 1 2 -- -c yes>/dev/null\n../bin/nowhere 0 1 20\n../bin/true 0 1 20 ept=0\n")
         done = run([self.path("ci/tests/matrix.py"), "--levels", "", "--vmx", self.path("ci/list"), "-", self.image, self.path("build/results/run")],
                    {**self.env, "KVM_TLB_VERB": "run"}, timeout=300)
         with open(self.path("build/results/run/selftests.tsv"), encoding="utf-8") as f:
