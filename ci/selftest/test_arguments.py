@@ -21,6 +21,7 @@ class Arguments(VerbTest):
         "test": [["--bogus"], ["bogus"], ["--all", "run"], ["run", "--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
         "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
+        "profile": [[], ["--bogus"], ["nosuch"], ["pinned", "nested-w16"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
                  ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"], ["--tree"],
                  ["--tree", ".", "--kernel", "base"], ["--share"], ["--share", "/dev/null"], ["--qemu-arg"],
@@ -96,11 +97,12 @@ class Setup(VerbTest):
         self.assertEqual(os.listdir(os.path.join(cache, "tools")), [])
 
     def archive(self, **broken):
-        """Make a mirror with the two pinned files, from which apt fetches without a network, and a cache that has the tools already."""
+        """Make a mirror with the pinned files, from which apt fetches without a network, and a cache that has the tools already."""
         mirror, cache = os.path.join(self.dir, "mirror"), os.path.join(self.dir, "new")
         os.makedirs(cache)
         os.symlink(os.path.join(World.real_cache, "tools"), os.path.join(cache, "tools"))
-        for name, path, data in (("base", "pool/base.deb", b"no package"), ("qemu", "pool/qemu.orig.tar.xz", b"a tarball")):
+        for name, path, data in (("base", "pool/base.deb", b"no package"), ("qemu", "pool/qemu.orig.tar.xz", b"a tarball"),
+                                 ("bochs", "pool/bochs.orig.tar.xz", b"a third one")):
             if broken.get(name) != "gone":
                 os.makedirs(os.path.join(mirror, "pool"), exist_ok=True)
                 with open(os.path.join(mirror, path), "wb") as f:
@@ -118,7 +120,7 @@ class Setup(VerbTest):
         self.assertEqual(read(os.path.join(cache, "qemu", version + ".tar.xz")), "a tarball")
 
     def test_another_file_than_is_pinned(self):
-        for name in ("qemu", "base"):
+        for name in ("qemu", "bochs", "base"):
             with self.subTest(name):
                 cache = self.archive(**{name: "changed"})
                 with self.unchanged():
