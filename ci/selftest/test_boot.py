@@ -32,7 +32,7 @@ class WithImage(VerbTest):
         cls.problem = p.stderr.decode().strip()
         if p.returncode == 0:
             # Link the files, because a build may replace the image in the meantime.
-            cls.image = os.path.join(World.tmp, "image")
+            cls.image = os.path.join(World.tmp, f"image-{cls.__name__}")
             shutil.copytree(p.stdout.decode().strip(), cls.image, copy_function=link_or_copy)
 
     def setUp(self):
