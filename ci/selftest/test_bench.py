@@ -8,6 +8,7 @@ import time
 from unittest import mock
 
 import bench
+import functions
 import matrix
 import mutants
 import tap
@@ -242,3 +243,17 @@ class Bench(VerbTest):
         names = [s.name for s in bench.SCENARIOS]
         self.assertEqual(len(names), len(set(names)))
         self.assertEqual([n for _, _, _, points in bench.CURVES for n in points.values() if n not in names], [])
+
+
+class Profile(VerbTest):
+    def test_arguments(self):
+        for args in ([], ["nested-w16", "pinned"], ["no-such"], ["l2-boot"]):
+            self.assert_refuses(self.verb("profile", *args), "profile", "choose from: ")
+
+    def test_blocks_belong_to_the_function_before_them(self):
+        path = os.path.join(self.dir, "blocks")
+        write(path, "ffffffff81000000 3 10\nffffffff81000000 2 1\nffffffff81000008 4 10\nffffffff81000020 1 7\nffffffff81000040 9 9\n401000 5 2\n")
+        symbols = functions.read_symbols("ffffffff81000020 t second\nffffffff81000000 T first\nffffffff81000010 D data\n"
+                                       "ffffffff81000000 T alias\nffffffff81000040 t virtqueue_get_buf\n")
+        self.assertEqual(functions.by_function(functions.read_blocks(path), symbols),
+                         {"first": [11, 72], "second": [7, 7], functions.OTHER: [0, 10]})
