@@ -12,25 +12,12 @@ import os
 import re
 import sys
 
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from names import TOP, give_up, mistake, mistakes, read, subject
+
 PAGE = "docs/qemu-fixes.md"
 TESTS = "ci/qemu/rules/fixes.c"
 SHARED = "What all reports share"
 PARTS = ("Title", "Expected", "Observed", "Analysis")
-
-mistakes = []
-
-
-def mistake(where, what):
-    mistakes.append(f"fixes: {where}: {what}")
-
-
-def read(path):
-    try:
-        with open(os.path.join(TOP, path), encoding="utf-8") as f:
-            return f.read()
-    except (OSError, UnicodeDecodeError) as e:
-        sys.exit(f"fixes: {path} cannot be read ({e.strerror if isinstance(e, OSError) else 'not UTF-8'}): git checkout {path}")
 
 
 def patches():
@@ -39,14 +26,12 @@ def patches():
     for path in sorted(glob.glob(os.path.join(TOP, "ci/qemu/fixes/*.patch"))):
         path = os.path.relpath(path, TOP)
         header = read(path).partition("\n---\n")[0]
-        subject = re.search(r"^Subject: (?:\[[^]]*\] ?)?(.*(?:\n[ \t].*)*)", header, re.M)
         fixes = re.search(r'^Fixes: ([0-9a-f]{12}) \(".+"\)$', header, re.M)
         commit = fixes[1] if fixes else "not known"
         if re.search("^Fixes:", header, re.M) and not fixes:
             mistake(path, 'its Fixes: line is malformed: write Fixes: and 12 digits of the commit, and ("its subject")')
             commit = None
-        title = " ".join(subject[1].split()) if subject else ""
-        found[os.path.basename(path)[:4]] = (path, title.removeprefix("target/i386: "), commit)
+        found[os.path.basename(path)[:4]] = (path, subject(header).removeprefix("target/i386: "), commit)
     return found
 
 
@@ -86,7 +71,7 @@ def report(number, found):
         if title.startswith(number + ": "):
             break
     else:
-        sys.exit(f"fixes: there is no fix {number}: use a number from 0001 on, see {PAGE}")
+        give_up(f"there is no fix {number}: use a number from 0001 on, see {PAGE}")
     title, *text = fields.get("report", [""])
     shared = "\n".join(found.get(SHARED, (0, {}))[1].get("report", []))
     shared = shared.replace("TEST", (tests_of(fields) or ["TEST"])[0])
@@ -146,7 +131,7 @@ def main():
         report(arguments[1].zfill(4), found)
         return 0
     if not known:
-        sys.exit("fixes: ci/qemu/fixes has no patches: git checkout ci/qemu/fixes")
+        give_up("ci/qemu/fixes has no patches: git checkout ci/qemu/fixes")
     check(known, found)
     if mistakes:
         sys.exit("\n".join(mistakes))

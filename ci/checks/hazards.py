@@ -11,26 +11,13 @@ import os
 import re
 import sys
 
-TOP = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+from names import TOP, give_up, mistake, mistakes, read, subject
+
 PAGE = "docs/hazards.md"
 FIELDS = {"Patches": "No patch", "Tests": "No test", "Mutants": "No mutant"}
 # The macros with which KVM's selftests and KUnit define their cases.
 CASE = re.compile(r"^\+\s*(?:KVM_ONE_VCPU_TEST|TEST|TEST_F|TEST_F_TIMEOUT|KUNIT_CASE|KUNIT_CASE_PARAM|KUNIT_CASE_SLOW)\(([^)]*)\)?", re.M)
 FIXTURE = re.compile(r"^\+FIXTURE\((\w+)\)", re.M)
-
-mistakes = []
-
-
-def mistake(where, what):
-    mistakes.append(f"hazards: {where}: {what}")
-
-
-def read(path):
-    try:
-        with open(os.path.join(TOP, path), encoding="utf-8") as f:
-            return f.read()
-    except (OSError, UnicodeDecodeError) as e:
-        sys.exit(f"hazards: {path} cannot be read ({e.strerror if isinstance(e, OSError) else 'not UTF-8'}): git checkout {path}")
 
 
 def paths(pattern):
@@ -38,13 +25,8 @@ def paths(pattern):
 
 
 def subjects():
-    """Subjects of the kernel patches, without [PATCH] and on one line."""
-    found = set()
-    for path in paths("patches/*.patch"):
-        m = re.search(r"^Subject: (?:\[[^]]*\] ?)?(.*(?:\n[ \t].*)*)", read(path), re.M)
-        if m:
-            found.add(" ".join(m[1].split()))
-    return found
+    """Subjects of the kernel patches."""
+    return {subject(read(p)) for p in paths("patches/*.patch")} - {""}
 
 
 def cases():
@@ -135,7 +117,7 @@ def hazards():
             name = name or "prose"
             fields[name] = fields.get(name, "") + " " + line
     if not found:
-        sys.exit(f"hazards: {PAGE} has no hazards: begin each with a line ### H1: what goes wrong")
+        give_up(f"{PAGE} has no hazards: begin each with a line ### H1: what goes wrong")
     return found
 
 
