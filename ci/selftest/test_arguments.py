@@ -130,6 +130,25 @@ class Setup(VerbTest):
         with self.unchanged():
             self.assert_refuses(self.verb("setup"), "setup", "pool/qemu.orig.tar.xz (ci/inputs/qemu)", "scripts/setup --update", "KVM_TLB_MIRROR")
 
+    def test_update_changes_all_pins_or_none(self):
+        self.archive()
+        shutil.rmtree(self.path("ci/inputs/foreign"), ignore_errors=True)
+        write(self.path("ci/inputs/foreign/one"), read(self.path("ci/inputs/base")))
+        pins = {name: dict(re.findall("(?m)^(\\w+)=(.*)$", read(self.path("ci/inputs", name)))) for name in ("base", "foreign/one", "qemu")}
+        newer = {name: pin["accept"].strip("'").replace("*", "99") for name, pin in pins.items()}
+        write(os.path.join(self.dir, "Packages"), f"Package: {pins['base']['package']}\nVersion: {newer['base']}\nFilename: pool/new.deb\nSHA256: 1\n\n")
+        sources = os.path.join(self.dir, "Sources")
+        write(sources, "")
+        write(os.path.join(self.dir, "bin/apt-get"), f"#!/bin/sh\ncase $* in *Packages*) echo {self.dir}/Packages ;; *Sources*) echo {sources} ;; esac\n")
+        os.chmod(os.path.join(self.dir, "bin/apt-get"), 0o755)
+        self.env["PATH"] = os.path.join(self.dir, "bin") + ":" + self.env["PATH"]
+        with self.unchanged():
+            self.assert_refuses(self.verb("setup", "--update"), "setup", f"does not have {pins['qemu']['package']} any more", "in ci/inputs/qemu")
+        write(sources, f"Package: {pins['qemu']['package']}\nDirectory: pool\nChecksums-Sha256:\n 2 9 qemu_{newer['qemu']}.orig.tar.xz\n\n")
+        self.verb("setup", "--update")
+        self.assertEqual({n: re.findall("(?m)^version=(.*)$", read(self.path("ci/inputs", n))) for n in pins}, {n: [v] for n, v in newer.items()})
+        self.assertEqual([f for f in os.listdir(self.path("ci/inputs")) + os.listdir(self.path("ci/inputs/foreign")) if f.endswith(".new")], [])
+
     def test_needs_no_network_when_all_is_there(self):
         with self.unchanged():
             done = self.verb("setup")
