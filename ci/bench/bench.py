@@ -144,8 +144,8 @@ class Machine(machine.Machine):
                     command += f"svm-tlb memory /tmp/bytes ./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb) bytes=$(cat /tmp/bytes)\"\n"
         self.guest = guest = Guest(command=command, **self.options)
         try:
-            out = guest.qemu.stdout.read().decode(errors="replace")
-            guest.qemu.wait()
+            out = guest.process.stdout.read().decode(errors="replace")
+            guest.process.wait()
             if guest.result():
                 raise GuestError(f"the workload failed:\n{out}")
             for i, s in enumerate(self.scenarios):

@@ -3,8 +3,9 @@
  * QEMU plugin of scripts/profile: counts how often each translated block runs.
  *
  * Argument: out=FILE.  At exit, FILE gets a line "ADDRESS INSTRUCTIONS RUNS" for
- * each block, with its virtual address in hexadecimal.  A block that has been
- * translated again, e.g. with another length, has a line for each translation.
+ * each block, with its virtual address in hexadecimal, and a last line "end".  A
+ * block that has been translated again, e.g. with another length, has a line for
+ * each translation.  A block counts in full even if it faults halfway.
  */
 #include <glib.h>
 #include <inttypes.h>
@@ -26,6 +27,7 @@ static struct block *blocks;
 static GMutex lock;
 static char *path;
 
+/* With icount, all processors share one thread. */
 static void run(unsigned int vcpu, void *block)
 {
 	((struct block *)block)->runs++;
@@ -57,6 +59,7 @@ static void at_exit(qemu_plugin_id_t id, void *unused)
 			fprintf(f, "%" PRIx64 " %" PRIu64 " %" PRIu64 "\n", b->address,
 				b->instructions, b->runs);
 	}
+	fprintf(f, "end\n");
 	if (fclose(f))
 		perror(path);
 }

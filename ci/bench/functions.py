@@ -31,22 +31,30 @@ Cost = collections.namedtuple("Cost", "calls instructions")
 def read_blocks(path):
     """Return address -> (instructions of all runs, runs) from a file that the plugin has written."""
     blocks = collections.defaultdict(lambda: [0, 0])
-    with open(path, encoding="ascii") as f:
-        for line in f:
-            address, instructions, runs = line.split()
-            block = blocks[int(address, 16)]
-            block[0] += int(instructions) * int(runs)
-            block[1] += int(runs)
+    try:
+        with open(path, encoding="ascii") as f:
+            lines = f.read().splitlines()
+    except FileNotFoundError:
+        lines = []
+    if lines[-1:] != ["end"]:
+        raise GuestError(f"QEMU has not written all counts to {path}: is the disk full?")
+    for line in lines[:-1]:
+        address, instructions, runs = line.split()
+        block = blocks[int(address, 16)]
+        block[0] += int(instructions) * int(runs)
+        block[1] += int(runs)
     return blocks
 
 
 def read_symbols(text):
-    """Return the sorted addresses of the functions in /proc/kallsyms, and their names."""
+    """Return the sorted addresses of the functions in /proc/kallsyms, and their names; that of a module's function ends with the module's."""
     found = {}
     for line in text.splitlines():
-        address, kind, name = line.split()[:3]
-        if kind in "tTwW":
-            found.setdefault(int(address, 16), name)
+        address, kind, name = line.split(maxsplit=2)
+        if kind in "tTwW" and int(address, 16) >= KERNEL:
+            found.setdefault(int(address, 16), name.replace("\t", " "))
+    if not found:
+        raise GuestError("/proc/kallsyms shows no addresses of functions: is kptr_restrict set?")
     addresses = sorted(found)
     return addresses, [found[a] for a in addresses]
 

@@ -9,8 +9,13 @@ base_version() {
 	echo "${v//\~/_}"
 }
 
+# version_of qemu|bochs: print the version of an emulator.
+version_of() {
+	sed -n 's/^version=//p' "$TOP/ci/inputs/$1"
+}
+
 qemu_version() {
-	sed -n 's/^version=//p' "$TOP/ci/inputs/qemu"
+	version_of qemu
 }
 
 # Print the object directories that may contain the base.
@@ -156,5 +161,5 @@ tree_repo() {
 # about: print what is tested, for pages of results.
 about() {
 	echo "$(date -u '+%F %R') UTC"
-	echo "base: Linux $(base_name); QEMU: $(qemu_version) with ci/qemu; this project: $(git -C "$TOP" describe --always --dirty 2>/dev/null || echo 'not a git clone')"
+	echo "base: Linux $(base_name); QEMU: $(version_of qemu) with ci/qemu; Bochs: $(version_of bochs) with ci/bochs; this project: $(git -C "$TOP" describe --always --dirty 2>/dev/null || echo 'not a git clone')"
 }

@@ -134,56 +134,29 @@ def below(level, name, command, console, memory, disks=(), prefix="", cpu=None, 
     return BELOW.format(level=level, name=name, command=command, modules=modules, prefix=prefix, qemu=shlex.join(args))
 
 
-class Guest:
-    """One L0, and an L1 in it if level is 1, that runs a command.
+class Emulated:
+    """What all machines share: a directory for their files, the emulator's process, its clock, the consoles, and the command's exit status.
 
-    image: a directory that ci/build/image made.  cpus: the number for L0 and, after a slash, for L1 (default 1).
-    modules: arguments of modprobe, one string per module, in the level in which the command runs; default: the KVM module of the processor.
-    model: a key of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
-    disks: sizes of L0's empty disks in megabytes.  ports: number of serial ports of L0, for the consoles of guests that the command starts.
-    stdin: the command's input if it is not interactive.  share: a directory whose files the guest finds in /share.
-    qemu_args: more arguments for L0's QEMU."""
+    A subclass sets consoles, a map from the file of each console to the name of its level.  Messages leave out lines that match noise."""
+    emulator, noise = "the emulator", re.compile("(?!)")
 
-    def __init__(self, image, level=0, cpus=2, command="sh", modules=None, interactive=False, qemu=None,
-                 model="on", cpu="", icount=False, disks=(), ports=0,
-                 stdin=subprocess.DEVNULL, share=None, qemu_args=()):
+    def __init__(self, name):
         os.makedirs(os.path.join(BUILD, "tmp"), exist_ok=True)
         self.dir = tempfile.TemporaryDirectory(prefix="rig.", dir=os.path.join(BUILD, "tmp"))
-        self.level = level
-        cpus = str(cpus)
-        module = host_kvm() if model == "kvm" else "kvm_amd"
-        if share:
-            share, directory = os.path.join(self.dir.name, "share"), share
-            subprocess.run(["mksquashfs", directory, share, "-noI", "-noD", "-noF", "-noX", "-all-root", "-no-progress", "-quiet"], check=True,
-                           stdout=subprocess.DEVNULL)
-        own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules or [module])}
-        if level == 1:
-            # L1 has one CPU: with two, an L1 on TCG hangs while booting, sometimes with MTTCG and always without it.
-            # Its console is L0's second serial port, so that it can be read even if L0 dies.
-            l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
-                         "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off", share="/dev/vdb" if share else None)
-            blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": module + "\n",
-                     "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
-        paths = {}
-        for name, text in blobs.items():
-            paths[name] = os.path.join(self.dir.name, name)
-            with open(paths[name], "w", encoding="utf-8") as f:
-                f.write(text)
-        self.consoles = [os.path.join(self.dir.name, f"console{l}") for l in range(level + 1 + ports)]
-        self.status = os.path.join(self.dir.name, "status")
-        self.dump = os.path.join(self.dir.name, "svm-tlb")
-        if model in ("on", "strict"):
-            cpu += f",x-svm-tlb-dump={self.dump}"
-        drives = [os.path.join(self.dir.name, f"disk{i}") for i in range(len(disks))]
-        for path, size in zip(drives, disks):
-            with open(path, "wb") as f:
-                f.truncate(size << 20)
-        qemu = qemu or say_where("qemu")
-        stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
-        args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
-            machine(0, cpus.partition("/")[0], paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    self.consoles[0], self.status, stdio, self.consoles[1:], MODELS[model] + cpu, icount, disks=drives, share=share, kvm=model == "kvm") + \
-            list(qemu_args)
+        self.name, self.consoles = name, {}
+        self.status = self.path("status")
+        self.process = self.clock = None
+
+    def path(self, name):
+        return os.path.join(self.dir.name, name)
+
+    def write(self, name, text):
+        with open(self.path(name), "w", encoding="utf-8") as f:
+            f.write(text)
+        return self.path(name)
+
+    def start(self, args, **popen):
+        """Start the emulator.  It ends when this process ends."""
         parent = os.getpid()
 
         def child():
@@ -191,18 +164,16 @@ class Guest:
             if os.getppid() != parent:
                 os._exit(1)
 
-        self.qemu = subprocess.Popen(args, stdin=None if interactive else stdin,
-                                     stdout=None if interactive else subprocess.PIPE,
-                                     stderr=None if interactive else subprocess.STDOUT, preexec_fn=child)
-        self.clock = Clock(self.qemu.pid)
+        self.process = subprocess.Popen(args, preexec_fn=child, **popen)
+        self.clock = Clock(self.process.pid)
 
     def end(self):
-        if self.qemu.poll() is None:
-            self.qemu.kill()
-            self.qemu.wait()
+        if self.process and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
 
     def result(self, timed_out=None):
-        """Return the command's exit status after QEMU has ended; if there is none, raise GuestError with the last lines of the consoles.
+        """Return the command's exit status after the emulator has ended; if there is none, raise GuestError with the last lines of the consoles.
 
         timed_out: the limit, in seconds of the clock, after which the guest was stopped.
         """
@@ -213,8 +184,84 @@ class Guest:
                 return int(value)
         except (OSError, ValueError):
             pass
-        why = f"no end within {timed_out} s" if timed_out else f"it ended without an exit status (QEMU's was {self.qemu.returncode})"
-        raise GuestError(f"L{self.level}: {why}; {self.last_words()}\nend of the console{'s' if self.level else ''}:\n" + self.last_lines())
+        why = f"no end within {timed_out} s" if timed_out else f"it ended without an exit status ({self.emulator}'s was {self.process.returncode})"
+        raise GuestError(f"{self.name}: {why}; {self.last_words()}\nend of the console{'s' * (len(set(self.consoles.values())) > 1)}:\n" + self.last_lines())
+
+    def counters(self):
+        """Return the TLB model's counters after the emulator has ended, summed over processors and tags; empty without the model."""
+        return {}
+
+    def console_lines(self):
+        """Return (name of the level, lines) for each console: its last lines that are not blank."""
+        for path, name in self.consoles.items():
+            try:
+                with open(path, encoding="utf-8", errors="replace") as f:
+                    lines = [l.rstrip() for l in f.read().splitlines() if l.strip() and not self.noise.search(l)][-CONSOLE_LINES:]
+            except OSError:
+                lines = []
+            yield name, lines
+
+    def last_lines(self):
+        return "".join(f"    {name}: {l}\n" for name, lines in self.console_lines() for l in lines)
+
+    def last_words(self):
+        """Return the line of the consoles that best tells why the guest died: the first one about a crash, or else the last one."""
+        said = [f"{name}: {l}" for name, lines in self.console_lines() for l in lines]
+        crash = [l for l in said if re.search(r"\b(BUG|Oops|panic|general protection|triple fault)\b", l)]
+        return (crash[:1] or said[-1:] or ["the consoles are empty"])[0]
+
+    def close(self):
+        self.end()
+        self.dir.cleanup()
+
+
+class Guest(Emulated):
+    """One L0, and an L1 in it if level is 1, that runs a command.
+
+    image: a directory that ci/build/image made.  cpus: the number for L0 and, after a slash, for L1 (default 1).
+    modules: arguments of modprobe, one string per module, in the level in which the command runs; default: the KVM module of the processor.
+    model: a key of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
+    disks: sizes of L0's empty disks in megabytes.  ports: number of serial ports of L0, for the consoles of guests that the command starts.
+    stdin: the command's input if it is not interactive.  share: a directory whose files the guest finds in /share.
+    qemu_args: more arguments for L0's QEMU."""
+    emulator = "QEMU"
+
+    def __init__(self, image, level=0, cpus=2, command="sh", modules=None, interactive=False, qemu=None,
+                 model="on", cpu="", icount=False, disks=(), ports=0,
+                 stdin=subprocess.DEVNULL, share=None, qemu_args=()):
+        super().__init__(f"L{level}")
+        cpus = str(cpus)
+        module = host_kvm() if model == "kvm" else "kvm_amd"
+        if share:
+            share, directory = self.path("share"), share
+            subprocess.run(["mksquashfs", directory, share, "-noI", "-noD", "-noF", "-noX", "-all-root", "-no-progress", "-quiet"], check=True,
+                           stdout=subprocess.DEVNULL)
+        own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules or [module])}
+        if level == 1:
+            # L1 has one CPU: with two, an L1 on TCG hangs while booting, sometimes with MTTCG and always without it.
+            # Its console is L0's second serial port, so that it can be read even if L0 dies.
+            l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
+                         "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off", share="/dev/vdb" if share else None)
+            blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": module + "\n",
+                     "l1.cmd": own["cmd"], "l1.modules": own["modules"]}
+        paths = {name: self.write(name, text) for name, text in blobs.items()}
+        self.consoles = {self.path(f"console{l}"): f"L{min(l, 1)}" for l in range(level + 1 + ports)}
+        console, *serial = self.consoles
+        self.dump = self.path("svm-tlb")
+        if model in ("on", "strict"):
+            cpu += f",x-svm-tlb-dump={self.dump}"
+        drives = [self.path(f"disk{i}") for i in range(len(disks))]
+        for path, size in zip(drives, disks):
+            with open(path, "wb") as f:
+                f.truncate(size << 20)
+        qemu = qemu or say_where("qemu")
+        stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
+        args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
+            machine(0, cpus.partition("/")[0], paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
+                    console, self.status, stdio, serial, MODELS[model] + cpu, icount, disks=drives, share=share, kvm=model == "kvm") + \
+            list(qemu_args)
+        self.start(args, stdin=None if interactive else stdin, stdout=None if interactive else subprocess.PIPE,
+                   stderr=None if interactive else subprocess.STDOUT)
 
     def counters(self):
         """Return the TLB model's counters after QEMU has ended, summed over processors and ASIDs; empty without the model."""
@@ -227,26 +274,3 @@ class Guest:
         except OSError:
             pass
         return total
-
-    def console_lines(self):
-        """Return (level, lines) for each console: its last lines that are not blank."""
-        for number, path in enumerate(self.consoles):
-            try:
-                with open(path, encoding="utf-8", errors="replace") as f:
-                    lines = [l.rstrip() for l in f.read().splitlines() if l.strip()][-CONSOLE_LINES:]
-            except OSError:
-                lines = []
-            yield min(number, 1), lines
-
-    def last_lines(self):
-        return "".join(f"    L{level}: {l}\n" for level, lines in self.console_lines() for l in lines)
-
-    def last_words(self):
-        """Return the line of the consoles that best tells why the guest died: the first one about a crash, or else the last one."""
-        said = [f"L{level}: {l}" for level, lines in self.console_lines() for l in lines]
-        crash = [l for l in said if re.search(r"\b(BUG|Oops|panic|general protection|triple fault)\b", l)]
-        return (crash[:1] or said[-1:] or ["the consoles are empty"])[0]
-
-    def close(self):
-        self.end()
-        self.dir.cleanup()

@@ -16,14 +16,17 @@ class Arguments(VerbTest):
         "setup": [["--bogus"], ["--update", "--bogus"], ["--prune", "--update"]],
         "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"], ["--tree"]],
         "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"],
-                ["--machine"], ["--machine", "nosuch"], ["--machine", "kvm", "--model", "on"], ["--tree"], ["--tree", ".", "--kernel", "base"]],
+                ["--machine"], ["--machine", "nosuch"], ["--machine", "kvm", "--model", "on"],
+                ["--machine", "vmx", "--model", "strict"], ["--machine", "vmx", "--level", "0"], ["--machine", "vmx", "--pcpus", "1"], ["--tree"], ["--tree", ".", "--kernel", "base"]],
         "test": [["--bogus"], ["bogus"], ["--all", "run"], ["run", "--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
         "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
                  ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"], ["--tree"],
                  ["--tree", ".", "--kernel", "base"], ["--share"], ["--share", "/dev/null"], ["--qemu-arg"],
-                 ["--machine"], ["--machine", "nosuch", "--", "true"], ["--machine", "kvm", "--model", "strict", "--", "true"]],
+                 ["--machine"], ["--machine", "nosuch", "--", "true"], ["--machine", "kvm", "--model", "strict", "--", "true"],
+                 ["--machine", "vmx", "--level", "1", "--", "true"], ["--machine", "vmx", "--cpus", "2"], ["--model", "nosuch", "--machine", "vmx"],
+                 ["--machine", "vmx", "--gdb"], ["--machine", "vmx", "--qemu-arg=-S"]],
         "bundle": [["--bogus"], ["--tree"], ["one", "two"], ["/tmp"]],
         "compare": [[], ["one"], ["--bogus"]],
         "qemu": [["--bogus"], ["--cpu"], ["--cpu", "nosuch"]],
@@ -134,7 +137,7 @@ class Setup(VerbTest):
         self.archive()
         shutil.rmtree(self.path("ci/inputs/foreign"), ignore_errors=True)
         write(self.path("ci/inputs/foreign/one"), read(self.path("ci/inputs/base")))
-        pins = {name: dict(re.findall("(?m)^(\\w+)=(.*)$", read(self.path("ci/inputs", name)))) for name in ("base", "foreign/one", "qemu")}
+        pins = {name: dict(re.findall("(?m)^(\\w+)=(.*)$", read(self.path("ci/inputs", name)))) for name in ("base", "foreign/one", "qemu", "bochs")}
         newer = {name: pin["accept"].strip("'").replace("*", "99") for name, pin in pins.items()}
         write(os.path.join(self.dir, "Packages"), f"Package: {pins['base']['package']}\nVersion: {newer['base']}\nFilename: pool/new.deb\nSHA256: 1\n\n")
         sources = os.path.join(self.dir, "Sources")
@@ -144,7 +147,7 @@ class Setup(VerbTest):
         self.env["PATH"] = os.path.join(self.dir, "bin") + ":" + self.env["PATH"]
         with self.unchanged():
             self.assert_refuses(self.verb("setup", "--update"), "setup", f"does not have {pins['qemu']['package']} any more", "in ci/inputs/qemu")
-        write(sources, f"Package: {pins['qemu']['package']}\nDirectory: pool\nChecksums-Sha256:\n 2 9 qemu_{newer['qemu']}.orig.tar.xz\n\n")
+        write(sources, "".join(f"Package: {pins[n]['package']}\nDirectory: pool\nChecksums-Sha256:\n 2 9 {n}_{newer[n]}.orig.tar.xz\n\n" for n in ("qemu", "bochs")))
         self.verb("setup", "--update")
         self.assertEqual({n: re.findall("(?m)^version=(.*)$", read(self.path("ci/inputs", n))) for n in pins}, {n: [v] for n, v in newer.items()})
         self.assertEqual([f for f in os.listdir(self.path("ci/inputs")) + os.listdir(self.path("ci/inputs/foreign")) if f.endswith(".new")], [])

@@ -252,8 +252,17 @@ class Profile(VerbTest):
 
     def test_blocks_belong_to_the_function_before_them(self):
         path = os.path.join(self.dir, "blocks")
-        write(path, "ffffffff81000000 3 10\nffffffff81000000 2 1\nffffffff81000008 4 10\nffffffff81000020 1 7\nffffffff81000040 9 9\n401000 5 2\n")
+        write(path, "ffffffff81000000 3 10\nffffffff81000000 2 1\nffffffff81000008 4 10\nffffffff81000020 1 7\nffffffff81000040 9 9\n401000 5 2\nend\n")
         symbols = functions.read_symbols("ffffffff81000020 t second\nffffffff81000000 T first\nffffffff81000010 D data\n"
-                                       "ffffffff81000000 T alias\nffffffff81000040 t virtqueue_get_buf\n")
+                                       "ffffffff81000000 T alias\nffffffff81000040 t virtqueue_get_buf\nffffffffa0000000 t first\t[kvm]\n")
         self.assertEqual(functions.by_function(functions.read_blocks(path), symbols),
                          {"first": [11, 72], "second": [7, 7], functions.OTHER: [0, 10]})
+
+    def test_what_is_incomplete(self):
+        path = os.path.join(self.dir, "blocks")
+        write(path, "ffffffff81000000 3 10\n")
+        for bad in (path, path + ".none"):
+            with self.assertRaisesRegex(functions.GuestError, "has not written all counts"):
+                functions.read_blocks(bad)
+        with self.assertRaisesRegex(functions.GuestError, "kptr_restrict"):
+            functions.read_symbols("0000000000000000 T first\n")

@@ -123,7 +123,7 @@ class FakeGuest:
     text, counted, status, endless = "", {}, 0, False
 
     def __init__(self, *_args, **_more):
-        self.qemu = subprocess.Popen(["sh", "-c", 'printf "%s" "$0"; ' + "exec sleep 1000" * self.endless, self.text], stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(["sh", "-c", 'printf "%s" "$0"; ' + "exec sleep 1000" * self.endless, self.text], stdout=subprocess.PIPE)
         self.clock, self.time = self, 0
 
     def now(self):
@@ -142,9 +142,9 @@ class FakeGuest:
         return self.counted
 
     def close(self):
-        self.qemu.kill()
-        self.qemu.wait()
-        self.qemu.stdout.close()
+        self.process.kill()
+        self.process.wait()
+        self.process.stdout.close()
 
 
 class ForeignVerdicts(unittest.TestCase):

@@ -257,6 +257,32 @@ class Matrix(VerbTest):
         self.assertEqual(self.verdict(None, "fail", images=("series",))[0], 1)
         self.assertEqual(self.verdict(None, "fail", self.LISTED, images=("series",))[0], 0)
 
+    def test_machine_with_vmx(self):
+        write(self.path("ci/list"), "x86/state_test 0 1 60\nx86/state_test 0 1 60 vpid=0\n")
+        write(self.path("ci/known"), "VMX state_test vpid=0 : why\nL* state_test : another reason\n")
+        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")] + matrix.of_vmx(matrix.read_list(self.path("ci/list")))
+        known = matrix.read_known(self.path("ci/known"))
+        self.assertEqual(known, {(matrix.VMX, "state_test vpid=0"): "why", (0, "state_test"): "another reason", (1, "state_test"): "another reason"})
+        results = {matrix.Key(kernel, level, pcpus, t.name): matrix.Result("fail" if t.name in ("state_test", "state_test vpid=0")[level == matrix.VMX:] else "pass", 1.0, "")
+                   for kernel in ("base", "series") for t in tests for level in t.levels for pcpus in t.pcpus[level]}
+        matrix.OUT, out = self.dir, io.StringIO()
+        with contextlib.redirect_stdout(out):
+            self.assertEqual(matrix.report(tests, {"base": "", "series": ""}, results, known, 1.0), 0)
+        # A table of its own, and a known failure of one machine says nothing about the other.
+        self.assertEqual([l.split() for l in out.getvalue().splitlines()[:5]], [
+            ["test", "pCPUs", "L0", "base", "L0", "series"], ["state_test", "2", "FAIL", "FAIL"],
+            ["test", "pCPUs", "VMX", "base", "VMX", "series"], ["state_test", "1", "pass", "pass"], ["state_test", "vpid=0", "1", "FAIL", "FAIL"]])
+        self.assertIn("  VMX state_test vpid=0: why\n", out.getvalue())
+        self.assertIn("series VMX 1 pCPU state_test\n", read(self.dir + ".ktap"))
+        with contextlib.redirect_stdout(io.StringIO()):
+            self.assertEqual(matrix.report(tests, {"base": "", "series": ""}, results, {(0, "state_test"): "another reason"}, 1.0), 1)
+
+    def test_rows_for_vmx_of_a_tree(self):
+        directory = self.tree("x86/a", parameters="vpid:VPID (bool)")
+        write(self.path("ci/list"), "x86/a 0 1 60 vpid=0\nx86/a 0 1 60 npt=0\n")
+        tests = matrix.of_vmx(matrix.read_list(self.path("ci/list")))
+        self.assertEqual(matrix.of_tree(tests, directory, [], "kvm_intel"), {"a npt=0": "kvm_intel of this tree has no parameter npt"})
+
 
 class Tap(VerbTest):
     """ci/lib/tap.py: failures in the output of programs."""

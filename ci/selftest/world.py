@@ -290,7 +290,7 @@ def make_world():
     World.cache = os.path.join(World.tmp, "cache")
     os.mkdir(World.cache)
     subprocess.run(["git", "clone", "-q", "--bare", World.kernel, os.path.join(World.cache, "linux.git")], env=World.env, check=True)
-    for name in ("qemu", "tools"):
+    for name in ("qemu", "bochs", "tools"):
         os.symlink(os.path.join(World.real_cache, name), os.path.join(World.cache, name))
 
 

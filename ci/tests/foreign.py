@@ -117,9 +117,9 @@ class Machine(machine.Machine):
                                disks=(512,), ports=1, share=self.foreign)
             threading.Thread(target=self.watch, args=(over,), daemon=True).start()
             try:
-                for raw in self.guest.qemu.stdout:
+                for raw in self.guest.process.stdout:
                     self.line(raw.decode(errors="replace").strip(), log)
-                self.guest.qemu.wait()
+                self.guest.process.wait()
                 status = self.guest.result(self.late)
                 if status and not self.bad:
                     # 125 is that of an L1 that left no status; its console says why.
@@ -188,7 +188,7 @@ class Machine(machine.Machine):
         else:
             return
         # Send SIGTERM, so that QEMU still writes the model's counters.
-        self.guest.qemu.terminate()
+        self.guest.process.terminate()
         if not over.wait(10):
             self.guest.end()
 

@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """matrix.py [options] BASE-IMAGE SERIES-IMAGE OUTDIR [PATTERN...]: called by scripts/run; "-" in place of an image leaves that kernel out.
 
-Runs ci/tests/selftests.list on both kernels, in L0 and in L1, with one and two pCPUs, prints the table and writes selftests.tsv.
+Runs ci/tests/selftests.list on both kernels, in L0 and in L1, with one and two pCPUs, and, with --vmx, the tests of another list on the machine
+with VMX; prints the tables and writes selftests.tsv.
 Exit status 0: the series fails no test that the base passes, and each failure of the base is listed in ci/tests/known-failures.  An unlisted
 failure of the base is retried once; flakes are reported.
 """
@@ -20,10 +21,14 @@ import time
 
 import machine
 import tap
+from bochs import BochsGuest
 from guest import TOP, Guest, GuestError, die, host_kvm, say_where
 
-# Limits are in seconds of ci/lib/clock.py.  These are the limits for booting L0, and L1 in it.
-BOOT = {0: 120, 1: 240}
+# Stands for the level of tests that run on the machine with VMX, which runs no L1.
+VMX = 2
+LEVELS = {0: "L0", 1: "L1", VMX: "VMX"}
+# Limits are in seconds of ci/lib/clock.py.  These are the limits for booting L0, L1 in it, and the machine with VMX.
+BOOT = {0: 120, 1: 240, VMX: 120}
 # A test that passes, but takes longer than its limit in the list, is reported as slow; one that takes PATIENCE times as long hangs.
 PATIENCE = 3
 # The limit of a test that is not in the list (--tree only).
@@ -112,12 +117,19 @@ def runs_on(test, kernel):
     return kernel in test.kernels or kernel == "tree"
 
 
-def of_tree(tests, directory, patterns):
+def of_vmx(tests):
+    """Return the tests of a list for the machine with VMX, with that level.  It has one pCPU."""
+    return [t._replace(levels=[VMX], pcpus={VMX: [1]}) for t in tests]
+
+
+def of_tree(tests, directory, patterns, module="kvm_amd"):
     """Return a map from the names of the tests that this tree cannot run to the reasons.  Adds selftests that are not in the list to tests.
 
     directory: contains the kernel, selftests and modules of the tree.  A pattern that matches no test may be a selftest that is not in the list.
+    module: the one whose parameters the tests have.
     """
-    out = subprocess.run(["modinfo", "-F", "parm", os.path.join(directory, "kvm-amd.ko")], stdout=subprocess.PIPE, check=True).stdout
+    path = os.path.join(directory, module.replace("_", "-") + ".ko")
+    out = subprocess.run(["modinfo", "-F", "parm", path], stdout=subprocess.PIPE, check=True).stdout
     parameters = {l.partition(":")[0] for l in out.decode().splitlines()}
     missing = {}
     for t in tests:
@@ -127,10 +139,11 @@ def of_tree(tests, directory, patterns):
         for p in t.params.split(","):
             name = p.partition("=")[0]
             if p != "-" and not p.startswith("kvm.") and name not in parameters:
-                missing.setdefault(t.name, f"kvm_amd of this tree has no parameter {name}")
+                missing.setdefault(t.name, f"{module} of this tree has no parameter {name}")
     for p in patterns:
         if not any(called(t, p) for t in tests) and os.path.exists(os.path.join(directory, "selftests", p)):
-            tests.append(Test(p, [0, 1], {0: [1, 2], 1: [1, 2]}, UNLISTED, command="./" + p))
+            test = Test(p, [0, 1], {0: [1, 2], 1: [1, 2]}, UNLISTED, command="./" + p)
+            tests += [test] if module == "kvm_amd" else of_vmx([test])
     return missing
 
 
@@ -157,17 +170,19 @@ def of_kvm(tests, module):
 
 
 def read_known(path):
-    """Parse lines "L<level> test name : reason".  L* stands for both levels.  "fixed:" before a reason means that only the base may fail."""
+    """Parse lines "L<level> test name : reason".  L* stands for L0 and L1; VMX is a level as well.  "fixed:" before a reason means that only the
+    base may fail."""
     known = {}
     with open(path, encoding="utf-8") as f:
         for number, line in enumerate(f, 1):
             if not line.strip() or line.startswith("#"):
                 continue
-            m = re.match(r"L([01*]) (.+?) : (.+)", line)
+            m = re.match(r"(L[01*]|VMX) (.+?) : (.+)", line)
             if not m:
-                die(f"{path}:{number}: not a known failure: write 'L<level> name : reason'")
-            for level in ("01" if m[1] == "*" else m[1]):
-                known[int(level), m[2]] = m[3].strip()
+                die(f"{path}:{number}: not a known failure: write 'L<level> name : reason', or 'VMX name : reason'")
+            for level, name in LEVELS.items():
+                if name == m[1] or m[1] == "L*" and name.startswith("L"):
+                    known[level, m[2]] = m[3].strip()
     return known
 
 
@@ -189,8 +204,8 @@ class Limits(threading.Thread):
 
     def tell(self, text):
         with contextlib.suppress(OSError):
-            self.guest.qemu.stdin.write(text.encode() + b"\n")
-            self.guest.qemu.stdin.flush()
+            self.guest.process.stdin.write(text.encode() + b"\n")
+            self.guest.process.stdin.flush()
 
     def run(self):
         while not self.over.wait(1):
@@ -209,16 +224,18 @@ class Limits(threading.Thread):
 
 
 class Machine(machine.Machine):
-    """One kernel at one level, with one number of pCPUs of one kind.  Boots as often as needed to run every test once."""
+    """One kernel at one level, with one number of pCPUs of one kind.  Boots as often as needed to run every test once.
+
+    emulator: the directory of QEMU, or, at the level VMX, of Bochs."""
 
     patience = PATIENCE
 
-    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, qemu, model):
-        super().__init__(f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
+    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, emulator, model):
+        super().__init__(f"{kernel} {LEVELS[level]} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
         # The oracle is exact on one processor; on two, it would mostly report the legal window between zap and flush.  It doubles the time
         # of L1, so the base runs with it in L0 only.
         self.model = "strict" if model == "on" and pcpus == 1 and not (kernel == "base" and level == 1) else model
-        self.results, self.known, self.qemu = results, known, qemu
+        self.results, self.known, self.emulator = results, known, emulator
         self.kernel, self.image, self.level, self.pcpus, self.cpu, self.tests = kernel, image, level, pcpus, cpu, tests
         self.again = set()
 
@@ -264,12 +281,16 @@ class Machine(machine.Machine):
     def key(self, test):
         return Key(self.kernel, self.level, self.pcpus, test.name)
 
+    def new_guest(self, command):
+        if self.level == VMX:
+            return BochsGuest(self.image, command, bochs=self.emulator, model=self.model)
+        return Guest(self.image, self.level, self.pcpus, command, qemu=self.emulator, model=self.model, cpu=self.cpu, stdin=subprocess.PIPE)
+
     def boot(self, todo):
         """Run todo in one boot; return the tests that could not run because the guest died before them."""
         lines = "".join(f"{i} {t.params} {t.command}\n" for i, t in enumerate(todo))
         command = f"cat >/tmp/list <<'END'\n{lines}END\nexec run-tests /tmp/list\n"
-        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu,
-                                   stdin=subprocess.PIPE)
+        self.guest = guest = self.new_guest(command)
         clock = guest.clock
         current, start, reached, case = None, 0, 0, ""
         before = tlb = None
@@ -300,7 +321,7 @@ class Machine(machine.Machine):
                     self.done(test, "fail", seconds, note, counts, cases)
                 failed, said = None, []
 
-            for raw in guest.qemu.stdout:
+            for raw in guest.process.stdout:
                 line = raw.decode(errors="replace").rstrip("\r\n")
                 if line.startswith("#   ") and failed:
                     said.append(line[4:])
@@ -310,7 +331,8 @@ class Machine(machine.Machine):
                 m = re.match(r"# start (\d+)$", line)
                 if m:
                     current, start, case = int(m[1]), clock.now(), ""
-                    limits.begin(start + self.patience * todo[current].limit, f"end {current}")
+                    # A machine without input ends with its test.
+                    limits.begin(start + self.patience * todo[current].limit, f"end {current}" if guest.process.stdin else None)
                     continue
                 if line.startswith("# tlb "):
                     now = {k: int(v) for k, v in (w.split("=") for w in line.split()[2:])}
@@ -336,7 +358,7 @@ class Machine(machine.Machine):
                 if not line.startswith(("TAP version", "1..")):
                     log.write(line + "\n")
             end_of_output()
-            guest.qemu.wait()
+            guest.process.wait()
             status = guest.result(limits.why)
             if status and current is None and reached < len(todo):
                 died = f"run-tests ended with status {status}"
@@ -348,10 +370,10 @@ class Machine(machine.Machine):
             counters = guest.counters()
             guest.close()
         stale = counters.get("audit", 0) + counters.get("audit_rights", 0)
-        if self.level == 1 and stale:
-            # L0's counters do not show which test in L1 caused it.
-            self.results[Key(self.kernel, 1, self.pcpus, "oracle")] = \
-                Result("fail", 0, f"{stale} stale translations at VMRUN")
+        if self.level in (1, VMX) and stale:
+            # The counters do not show which test in L1, or on the machine with VMX, caused it.
+            self.results[Key(self.kernel, self.level, self.pcpus, "oracle")] = \
+                Result("fail", 0, f"{stale} stale translations at {'VM entry' if self.level == VMX else 'VMRUN'}")
         if died:
             log.write(died + "\n")
         log.close()
@@ -379,6 +401,7 @@ def main():
     parser.add_argument("--slow", type=int, default=1, help="factor for all time limits, for kernels with debug options")
     parser.add_argument("--patience", type=int, default=PATIENCE, help="a test hangs if it takes this many times its limit")
     parser.add_argument("--list", default=os.path.join(TOP, "ci/tests/selftests.list"))
+    parser.add_argument("--vmx", help="a list of tests to run on the machine with VMX")
     parser.add_argument("--own", help="run a short list for these programs, separated by commas; see one_of_each()")
     parser.add_argument("--other", default="", help="with --own: more programs, of which one row each is enough")
     parser.add_argument("--parameters", default="", help="with --own: the parameters of kvm_amd")
@@ -392,44 +415,53 @@ def main():
     OUT, patterns, Machine.patience = args.out, args.patterns, args.patience
     os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
     known = read_known(os.path.join(TOP, "ci/tests/known-failures"))
-    tests = read_list(args.list)
-    missing = of_tree(tests, args.tree, patterns) if args.tree else {}
+    tests = read_list(args.list) if args.levels else []
+    missing = of_tree(tests, args.tree, patterns) if args.tree and tests else {}
     if args.model == "kvm":
         module = host_kvm()
         missing = {**of_kvm(tests, module), **missing}
+    missing = {(False, name): why for name, why in missing.items()}
+    if args.vmx:
+        vmx = of_vmx(read_list(args.vmx))
+        missing.update({(True, name): why for name, why in (of_tree(vmx, args.tree, patterns, "kvm_intel") if args.tree else {}).items()})
+        tests += vmx
+
+    def why_not(t):
+        return missing.get((VMX in t.levels, t.name))
+    lists = " and ".join(["ci/tests/selftests.list"] * bool(args.levels) + ["ci/tests/selftests-vmx.list"] * bool(args.vmx))
     tests = [t for t in tests if not patterns or any(called(t, p) for p in patterns)]
     for p in patterns:
         if not any(called(t, p) for t in tests):
-            die(f"no test in ci/tests/selftests.list is called {p}" + (", and this tree has no such selftest" if args.tree else "") +
-                ": see scripts/run --list")
-    tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels], limit=t.limit * args.slow,
+            die(f"no test in {lists} is called {p}" + (", and this tree has no such selftest" if args.tree else "") + ": see scripts/run --list")
+    tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels or l == VMX], limit=t.limit * args.slow,
                         pcpus={l: [p for p in ps if str(p) in args.pcpus] for l, ps in t.pcpus.items()}) for t in tests]
     tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(runs_on(t, k) for k in images)]
     if args.own is not None:
         tests = one_of_each(tests, *(list(filter(None, a.split(","))) for a in (args.own, args.other, args.parameters)))
     if not tests:
-        die("no test in ci/tests/selftests.list runs at this level, on this kernel, with that number of pCPUs: change the options")
+        die(f"no test in {lists} runs at this level, on this kernel, with that number of pCPUs: change the options")
     if args.model == "kvm":
         print(f"L0 is a guest of this machine's KVM ({module})", flush=True)
-    qemu = say_where("qemu")
+    emulators = {name: say_where(name) for name in {"bochs" if l == VMX else "qemu" for t in tests for l in t.levels}}
     results, machines = {}, []
-    results.update({Key(k, l, p, t.name): Result("skip", 0, missing[t.name]) for t in tests if t.name in missing
+    results.update({Key(k, l, p, t.name): Result("skip", 0, why_not(t)) for t in tests if why_not(t)
                     for k in images if runs_on(t, k) for l in t.levels for p in t.pcpus[l]})
     at_once = machine.at_once()
     slots = threading.Semaphore(at_once)
     # Start the machines that take longest first, so that no core idles at the end.
     cpus = sorted({t.cpu for t in tests})
     kinds = []
-    for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
+    for level, pcpus, cpu in itertools.product((1, 0, VMX), (2, 1), cpus):
         for kernel, image in images.items():
-            mine = [t for t in tests if t.name not in missing and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
+            mine = [t for t in tests if not why_not(t) and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
             if mine:
                 kinds.append((mine, (kernel, image, level, pcpus, cpu)))
     total = len(results) + sum(len(mine) for mine, _ in kinds)
     for mine, kind in kinds:
-        # One kind must not keep one core busy while others idle.
-        n = -(-len(mine) * at_once // total)
-        machines += [Machine(slots, results, known, *kind, mine[i::n], qemu, args.model) for i in range(n)]
+        level = kind[2]
+        # One kind must not keep one core busy while others idle.  The tests for VMX take about as long as a boot and the reloads of KVM.
+        n = 1 if level == VMX else -(-len(mine) * at_once // total)
+        machines += [Machine(slots, results, known, *kind, mine[i::n], emulators["bochs" if level == VMX else "qemu"], args.model) for i in range(n)]
     start = time.monotonic()
     machine.run_all(machines, lambda: f"selftests: {len(results)} of {total} after {time.monotonic() - start:.0f} s",
                     lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
@@ -441,10 +473,10 @@ def main():
     with open(os.path.join(OUT, "selftests.tsv.new"), "w", encoding="utf-8") as f:
         f.write("\t".join(("test", "level", "pcpus", "kernel", "outcome", "seconds") + COUNTERS + ("cases", "note")) + "\n")
         for t in tests:
-            for k in sorted(k for k in results if k.name == t.name):
+            for k in sorted(k for k in results if k.name == t.name and k.level in t.levels):
                 r = results[k]
                 counts = [str(r.tlb[c]) if r.tlb else "" for c in COUNTERS]
-                f.write("\t".join([t.name, str(k.level), str(k.pcpus), k.kernel, r.outcome, f"{r.seconds:.1f}"] + counts +
+                f.write("\t".join([t.name, LEVELS[k.level].lstrip("L"), str(k.pcpus), k.kernel, r.outcome, f"{r.seconds:.1f}"] + counts +
                                   [", ".join(c for c, _ in r.failed if c), r.note.replace("\t", " ")]) + "\n")
     os.rename(os.path.join(OUT, "selftests.tsv.new"), os.path.join(OUT, "selftests.tsv"))
     return report(tests, images, results, known, time.monotonic() - start)
@@ -465,18 +497,25 @@ def cell(results, kernel, level, name, all_pcpus):
     return " ".join(f"{CELL[r.outcome]}@{p}" for p, r in sorted(got.items()))
 
 
-def report(tests, images, results, known, seconds):
+def table(tests, levels, images, results):
+    if not tests:
+        return
     width = max(len(t.name) for t in tests)
-    columns = [(k, l) for l in (0, 1) for k in images if any(l in t.levels for t in tests)]
-    print(f"{'test':{width}}  {'pCPUs':7}" + "".join(f"  {'L%d %s' % (l, k):13}" for k, l in columns).rstrip())
+    columns = [(k, l) for l in levels for k in images if any(l in t.levels for t in tests)]
+    print(f"{'test':{width}}  {'pCPUs':7}" + "".join(f"  {LEVELS[l] + ' ' + k:13}" for k, l in columns).rstrip())
     for t in tests:
         cells = [cell(results, k, l, t.name, t.pcpus.get(l, ())) for k, l in columns]
         print(f"{t.name:{width}}  {' '.join(','.join(map(str, p)) for p in t.pcpus.values()):7}" + "".join(f"  {c:13}" for c in cells).rstrip())
 
+
+def report(tests, images, results, known, seconds):
+    for levels in ((0, 1), (VMX,)):
+        table([t for t in tests if set(levels) & set(t.levels)], levels, images, results)
+
     bad, expected, skips, cured = [], [], collections.defaultdict(set), set()
     for k, r in sorted(results.items()):
         if r.outcome == "skip":
-            skips[k.name, r.note].add(f"L{k.level}")
+            skips[k.name, r.note].add(LEVELS[k.level])
         elif r.outcome == "fail":
             listed = known.get((k.level, k.name))
             base = results.get(k._replace(kernel="base"))
@@ -497,16 +536,16 @@ def report(tests, images, results, known, seconds):
     if expected:
         print("known failures of the base (ci/tests/known-failures):")
         for level, name in sorted({(k.level, k.name) for k, _ in expected}):
-            print(f"  L{level} {name}: {known[level, name]}")
+            print(f"  {LEVELS[level]} {name}: {known[level, name]}")
     again = [(k, r) for k, r in sorted(results.items()) if r.outcome in PASSED and r.note.startswith(FIRST)]
     if again:
         print("flakes of the base (failed, then passed when retried):")
         for k, r in again:
-            print(f"  L{k.level} {k.pcpus} pCPU {k.name}: {r.note[len(FIRST):]}")
+            print(f"  {LEVELS[k.level]} {k.pcpus} pCPU {k.name}: {r.note[len(FIRST):]}")
     for level, name in sorted(cured):
-        print(f"listed in ci/tests/known-failures, but the base passes: L{level} {name}")
+        print(f"listed in ci/tests/known-failures, but the base passes: {LEVELS[level]} {name}")
     for k, r, why in bad:
-        print(f"FAIL: {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note} ({why})")
+        print(f"FAIL: {k.kernel} {LEVELS[k.level]} {k.pcpus} pCPU {k.name}: {r.note} ({why})")
         for case, said in r.failed:
             for line in [case + ":"] * bool(case) + said:
                 print("    " + line)
@@ -514,7 +553,7 @@ def report(tests, images, results, known, seconds):
     if slow:
         print("passed, but slower than the limit in the list, even allowing for this machine's speed and load:")
         for k, r in slow:
-            print(f"  {k.kernel} L{k.level} {k.pcpus} pCPU {k.name}: {r.note}")
+            print(f"  {k.kernel} {LEVELS[k.level]} {k.pcpus} pCPU {k.name}: {r.note}")
     print(f"logs: {os.path.relpath(os.path.join(OUT, 'log'), TOP)}")
     for kernel in images:
         got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
@@ -524,7 +563,7 @@ def report(tests, images, results, known, seconds):
     listed = dict(expected)
 
     def line(key, r):
-        name = f"{key.kernel} L{key.level} {key.pcpus} pCPU {key.name}"
+        name = f"{key.kernel} {LEVELS[key.level]} {key.pcpus} pCPU {key.name}"
         if key in listed:
             return name, "skip", [f"known failure: {listed[key]}"]
         return name, "pass" if r.outcome in PASSED else r.outcome, [r.note, *(l for case, said in r.failed for l in [case, *said] if l)] if key in failed else [r.note] if r.note else []

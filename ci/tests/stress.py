@@ -107,9 +107,9 @@ class Machine(machine.Machine):
         over = threading.Event()
         threading.Thread(target=self.watch, args=(over,), daemon=True).start()
         try:
-            for raw in self.guest.qemu.stdout:
+            for raw in self.guest.process.stdout:
                 self.line(raw.decode(errors="replace").strip(), log)
-            self.guest.qemu.wait()
+            self.guest.process.wait()
             status = self.guest.result(self.late)
             if status and not self.bad:
                 self.bad.append(f"status {status}")
@@ -152,12 +152,12 @@ class Machine(machine.Machine):
             now = self.guest.clock.now()
             if len(self.begun) == len(NAMES) and not self.told and now > max(self.begun.values()) + self.seconds:
                 self.told = now
-                self.guest.qemu.stdin.write(b"end\n")
-                self.guest.qemu.stdin.flush()
+                self.guest.process.stdin.write(b"end\n")
+                self.guest.process.stdin.flush()
             if now > (self.told + LATE if self.told else BOOT if len(self.begun) < len(NAMES) else now):
                 self.late = f"{now:.0f}"
                 # Send SIGTERM, so that QEMU still writes the model's counters.
-                self.guest.qemu.terminate()
+                self.guest.process.terminate()
                 if over.wait(10):
                     return
                 self.guest.end()
