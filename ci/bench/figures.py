@@ -31,7 +31,7 @@ in scenarios with an L2, one round trip from L1 to L2 and back.
 - VMCB reloads are groups of VMCB fields that the CPU has to load because KVM does not mark them clean.
 - Instructions are L0's, counted by QEMU's icount. x is their ratio to the base's.
 - `part-nested` is the series up to the end of part nested, without contexts. `one-vmcb12` has the patches of part contexts up to the one that
-  caches where L1's MSR bitmap is, and a single context per vCPU. `private-lru` has all patches before the table of contexts, so each vCPU has
+  leaves out chunks of the MSR bitmap, and a single context per vCPU. `private-lru` has all patches before the table of contexts, so each vCPU has
   up to eight contexts and roots that are its own (`ci/bench/kernels`).
 - `switch` is the series in a kernel that also contains the variants below it, which costs some instructions: compare variants with it.
 - `nested_tlb_max_age` is an hour unless the title says otherwise, so that the counts are the same in each run. The default is 10 ms.
