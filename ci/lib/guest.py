@@ -28,7 +28,7 @@ MODELS["strict"] = MODELS["on"] + ",x-svm-tlb-oracle=2"
 MODELS["kvm"] = "host"
 # Megabytes.  L1's memory is a part of L0's.
 MEMORY = {0: 4096, 1: 2048}
-L1_CPU = "host,-xsave"
+L1_CPU = "host"
 CONSOLE_LINES = 25
 
 
