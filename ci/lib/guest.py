@@ -20,13 +20,15 @@ libc = ctypes.CDLL(None)
 # L0's processor for each model; the patches are in ci/qemu/model.  "on": keep translations as long as the architecture allows, and VMCB
 # fields until their clean bits are cleared.  "strict": also compare all cached translations with the nested page tables at each VMRUN.
 MODELS = {"off": "max,+svm,+npt"}
-MODELS["on"] = MODELS["off"] + ",x-svm-tlb=on,x-svm-clean=on,x-svm-asids=64"
+# Features of a Zen that have a switch each: x-svm-NAME.
+ZEN = ("vls", "tsc-ratio", "pause-filter", "lbrv", "pcid")
+MODELS["on"] = MODELS["off"] + ",x-svm-tlb=on,x-svm-clean=on,x-svm-asids=64" + "".join(f",x-svm-{name}=on" for name in ZEN)
 MODELS["strict"] = MODELS["on"] + ",x-svm-tlb-oracle=2"
 # --machine kvm: L0 is a guest of this machine's KVM, and there is no model.
 MODELS["kvm"] = "host"
 # Megabytes.  L1's memory is a part of L0's.
 MEMORY = {0: 4096, 1: 2048}
-L1_CPU = "host,-xsave"
+L1_CPU = "host"
 CONSOLE_LINES = 25
 
 

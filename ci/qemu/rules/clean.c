@@ -534,6 +534,70 @@ static void clean_counters(struct vm *vm)
 	       counter(C_CLEAN_HIT) - hit);
 }
 
+static void set_pause_filter(struct vm *vm, bool second)
+{
+	vm->vmcb->intercept1 = INTERCEPT_SHUTDOWN | INTERCEPT_PAUSE;
+	vm->vmcb->pause_count = second ? 5 : 10;
+}
+
+static u64 look_pause_filter(struct vm *vm)
+{
+	return guest(vm, g_pause, 100, 0);
+}
+FIELD_TEST(clean_pause_filter, CLEAN_INTERCEPTS, set_pause_filter, look_pause_filter)
+
+static void set_intercept3(struct vm *vm, bool second)
+{
+	vm->vmcb->intercept3 = second ? INTERCEPT_INVPCID : 0;
+}
+
+static u64 look_intercept3(struct vm *vm)
+{
+	/* Type 4: #GP, if it is not intercepted */
+	guest(vm, g_invpcid, 4, (u64)g_invpcid);
+	return vm->vmcb->exit_code;
+}
+FIELD_TEST(clean_intercept3, CLEAN_INTERCEPTS, set_intercept3, look_intercept3)
+
+static void set_lbr(struct vm *vm, bool second)
+{
+	vm->vmcb->lbr_ctl = V_LBR;
+	vm->vmcb->dbgctl = 0;
+	vm->vmcb->br_from = second ? 0x5000 : 0x6000;
+}
+
+static u64 look_lbr(struct vm *vm)
+{
+	return guest(vm, g_rdmsr, 0x1db, 0);
+}
+FIELD_TEST(clean_lbr, CLEAN_LBR, set_lbr, look_lbr)
+
+/* What #VMEXIT writes is what the processor has; it writes nothing if the record is not virtual. */
+static void clean_lbr_saved(struct vm *vm)
+{
+	u64 v;
+
+	set_lbr(vm, false);
+	vm->vmcb->dbgctl = 1;
+	guest_ok(vm, g_lbr_jmp, 0, 0);
+	vm->vmcb->dbgctl = 0;
+	vm->vmcb->br_from = 0x7000;
+	vm->vmcb->clean = CLEAN_ALL;
+	v = look_lbr(vm);
+	expect(v == (config.clean ? (u64)g_lbr_jmp_from : 0x7000), "written by #VMEXIT, then in memory, marked clean: %lx", v);
+	set_lbr(vm, false);
+	vm->vmcb->clean = 0;
+	look_lbr(vm);
+	vm->vmcb->lbr_ctl = 0;
+	vm->vmcb->br_from = 0x8000;
+	vm->vmcb->clean = CLEAN_ALL;
+	guest_ok(vm, g_nop, 0, 0);
+	vm->vmcb->lbr_ctl = V_LBR;
+	v = look_lbr(vm);
+	expect(v == (config.clean ? 0x6000 : 0x8000), "not virtual for a while, in memory, marked clean: %lx", v);
+	vm->vmcb->clean = 0;
+}
+
 void clean_tests(void)
 {
 	static const struct test tests[] = {
@@ -566,6 +630,13 @@ void clean_tests(void)
 		{ "clean-guest-writes", clean_guest_writes, ALL_MODES },
 		{ "clean-unknown-bits", clean_unknown_bits, ALL_MODES },
 	};
+	/* Of features that have a property each */
+	static const struct test zen[] = {
+		{ "clean-0-pause-filter", clean_pause_filter, ALL_MODES },
+		{ "clean-0-intercepts-3", clean_intercept3, ALL_MODES },
+		{ "clean-10-lbr", clean_lbr, ALL_MODES },
+		{ "clean-10-lbr-saved", clean_lbr_saved, ALL_MODES },
+	};
 	/* Without the model, a guest cannot tell which ASID it has. */
 	static const struct test model[] = {
 		{ "clean-2-asid", clean_asid, ALL_MODES },
@@ -576,6 +647,7 @@ void clean_tests(void)
 	};
 
 	run_tests("clean", tests, ARRAY_SIZE(tests));
+	run_tests("clean-zen", zen, ARRAY_SIZE(zen));
 	if (config.model)
 		run_tests("clean", model, ARRAY_SIZE(model));
 	if (config.clean)

@@ -21,21 +21,7 @@
 
 enum { DB = 1, BP = 3, OF = 4, UD = 6, DF = 8, NP = 11, GP = 13 };
 
-static struct gate idt[GUEST_VECTORS];
 static u8 tss[104], tss_stack[1024] __attribute__((aligned(16)));
-
-/* Have the guest handle its exceptions and interrupts itself: it ends with VMMCALL and the vector in RAX. */
-static void with_handlers(struct vm *vm)
-{
-	struct vmcb *c = vm->vmcb;
-	u32 i;
-
-	for (i = 0; i < GUEST_VECTORS; i++)
-		idt[i] = gate(g_handlers + 16 * i);
-	c->gdtr = (struct vmcb_seg){ .limit = gdt_end - gdt - 1, .base = (u64)gdt };
-	c->idtr = (struct vmcb_seg){ .limit = sizeof(idt) - 1, .base = (u64)idt };
-	c->intercept_exceptions = 0;
-}
 
 /* Run the guest, and check how it ended. */
 static void ends(struct vm *vm, guest_code *code, u64 rdi, u64 rsi, u64 exit_code)
@@ -161,7 +147,7 @@ static void double_fault_intercept(struct vm *vm)
 static void injected_exception_counts(struct vm *vm)
 {
 	with_handlers(vm);
-	idt[DF].type &= ~0x80;
+	guest_idt[DF].type &= ~0x80;
 	vm->vmcb->event_inj = EVENT_VALID | EVENT_ERROR_CODE | EVENT_EXCEPTION | DF;
 	ends(vm, g_nop, 0, 0, EXIT_SHUTDOWN);
 }
@@ -246,7 +232,7 @@ static void next_rip(struct vm *vm)
 	ends(vm, g_ud2, 0, 0, EXIT_EXCP(UD));
 	expect(!c->nrip, "nRIP %lx after #UD", c->nrip);
 	with_handlers(vm);
-	idt[VECTOR] = gate(g_return);
+	guest_idt[VECTOR] = gate(g_return);
 	c->event_inj = EVENT_VALID | EVENT_SOFT | VECTOR;
 	c->nrip = 0x123456;
 	ends(vm, g_nop, 0, 0, EXIT_VMMCALL);
@@ -362,13 +348,41 @@ static void injected_interrupt_once(struct vm *vm)
 	u64 end = rdtsc() + 3 * GIGA, n = 0;
 
 	with_handlers(vm);
-	idt[VECTOR] = gate(g_count);
+	guest_idt[VECTOR] = gate(g_count);
 	while (rdtsc() < end && !failed_so_far()) {
 		n++;
 		vm->vmcb->event_inj = EVENT_VALID | EVENT_INTR | VECTOR;
 		ends(vm, g_spin, GIGA / 300, 0, EXIT_VMMCALL);
 		expect(vm->vmcb->rax == 1, "the guest took interrupt %ld %ld times", n, vm->vmcb->rax);
 	}
+}
+
+/* LMSW is intercepted even if it changes nothing; the other intercept of CR0 writes comes first. */
+static void lmsw_selective_cr0(struct vm *vm)
+{
+	struct vmcb *c = vm->vmcb;
+
+	c->intercept1 |= INTERCEPT_CR0_SELECTIVE;
+	ends(vm, g_lmsw, CR0_PE, 0, EXIT_CR0_SELECTIVE);
+	ends(vm, g_lmsw, CR0_PE | CR0_MP, 0, EXIT_CR0_SELECTIVE);
+	expect(c->rip == (u64)g_lmsw, "RIP %lx, expected that of LMSW, %lx", c->rip, (u64)g_lmsw);
+	expect(c->cr0 == CR0_64, "CR0 %lx, expected %lx", c->cr0, CR0_64);
+	/* MOV that changes MP only */
+	ends(vm, g_write_cr0, CR0_64 | CR0_MP, 0, EXIT_VMMCALL);
+	c->intercept_cr_write = 1 << 0;
+	ends(vm, g_lmsw, CR0_PE, 0, EXIT_CR_WRITE(0));
+}
+
+static void mov_cr3_reserved(struct vm *vm)
+{
+	ends(vm, g_movcr3, vm->vmcb->cr3 | 1ul << 62, 0, EXIT_EXCP(GP));
+	expect(vm->vmcb->rip == (u64)g_movcr3, "RIP %lx, expected that of MOV, %lx", vm->vmcb->rip, (u64)g_movcr3);
+}
+
+static void mov_cr4_reserved(struct vm *vm)
+{
+	ends(vm, g_write_cr4, CR4_64 | 1ul << 31, 0, EXIT_EXCP(GP));
+	expect(vm->vmcb->cr4 == CR4_64, "CR4 %lx, expected %lx", vm->vmcb->cr4, CR4_64);
 }
 
 void fixes_tests(void)
@@ -392,6 +406,9 @@ void fixes_tests(void)
 		{ "exitintinfo-interrupt", exitintinfo_interrupt, NESTED_TABLE },
 		{ "virq-not-pending-after-exit", virq_not_pending_after_exit, NESTED_TABLE },
 		{ "injected-interrupt-once", injected_interrupt_once, NPT_OFF },
+		{ "lmsw-selective-cr0", lmsw_selective_cr0, NPT_OFF },
+		{ "mov-cr3-reserved", mov_cr3_reserved, NPT_OFF },
+		{ "mov-cr4-reserved", mov_cr4_reserved, NPT_OFF },
 		{ "ignne-per-processor", ignne_per_processor, 0 },
 		/* Without the fix, QEMU aborts, so this is the last one. */
 		{ "cr8-raises-virq", cr8_raises_virq, NPT_OFF },

@@ -46,6 +46,11 @@ guest g_invlpga
 	invlpga	%rax, %ecx
 	vmmcall
 
+/* RDI: type, RSI: descriptor */
+guest g_invpcid
+	invpcid	(%rsi), %rdi
+	vmmcall
+
 guest g_movcr3
 	mov	%rdi, %cr3
 	vmmcall
@@ -94,6 +99,20 @@ guest g_write_cr2
 
 guest g_write_cr0
 	mov	%rdi, %cr0
+	vmmcall
+
+guest g_lmsw
+	lmsw	%di
+	vmmcall
+
+/* #DB comes after the NOP. */
+guest g_trap_flag
+	pushf
+	orq	$0x100, (%rsp)
+	popf
+	nop
+	.globl g_trap_flag_end
+g_trap_flag_end:
 	vmmcall
 
 guest g_write_cr4
@@ -204,6 +223,167 @@ guest g_write_cr8
 	nop
 	vmmcall
 
+guest g_vmload
+	mov	%rdi, %rax
+	vmload	%rax
+	vmmcall
+
+guest g_vmsave
+	mov	%rdi, %rax
+	vmsave	%rax
+	vmmcall
+
+guest g_rdtscp
+	rdtscp
+	shl	$32, %rdx
+	or	%rdx, %rax
+	vmmcall
+
+/* RDI times; RAX: how many were done */
+guest g_pause
+	xor	%eax, %eax
+1:	pause
+	inc	%rax
+	cmp	%rdi, %rax
+	jb	1b
+	vmmcall
+
+/* One branch each, between two labels */
+	.macro from name
+	.globl \name\()_from
+\name\()_from:
+	.endm
+	.macro to name
+	.globl \name\()_to
+\name\()_to:
+	.endm
+
+guest g_lbr_jmp
+from g_lbr_jmp
+	jmp	g_lbr_jmp_to
+	nop
+to g_lbr_jmp
+	vmmcall
+
+guest g_lbr_jmp_reg
+	lea	g_lbr_jmp_reg_to(%rip), %rax
+from g_lbr_jmp_reg
+	jmp	*%rax
+	nop
+to g_lbr_jmp_reg
+	vmmcall
+
+guest g_lbr_jmp_mem
+	lea	g_lbr_jmp_mem_to(%rip), %rax
+	push	%rax
+from g_lbr_jmp_mem
+	jmp	*(%rsp)
+	nop
+to g_lbr_jmp_mem
+	vmmcall
+
+guest g_lbr_jnz
+	or	$1, %eax
+from g_lbr_jnz
+	jnz	g_lbr_jnz_to
+	nop
+to g_lbr_jnz
+	vmmcall
+
+guest g_lbr_jrcxz
+	xor	%ecx, %ecx
+from g_lbr_jrcxz
+	jrcxz	g_lbr_jrcxz_to
+	nop
+to g_lbr_jrcxz
+	vmmcall
+
+guest g_lbr_loop
+	mov	$2, %ecx
+from g_lbr_loop
+	loop	g_lbr_loop_to
+	nop
+to g_lbr_loop
+	vmmcall
+
+guest g_lbr_call
+from g_lbr_call
+	call	g_lbr_call_to
+	nop
+to g_lbr_call
+	vmmcall
+
+guest g_lbr_call_reg
+	lea	g_lbr_call_reg_to(%rip), %rax
+from g_lbr_call_reg
+	call	*%rax
+	nop
+to g_lbr_call_reg
+	vmmcall
+
+guest g_lbr_ret
+	lea	g_lbr_ret_to(%rip), %rax
+	push	%rax
+from g_lbr_ret
+	ret
+	nop
+to g_lbr_ret
+	vmmcall
+
+guest g_lbr_iret
+	mov	%rsp, %rcx
+	lea	g_lbr_iret_to(%rip), %rax
+	push	$0x10
+	push	%rcx
+	pushf
+	push	$8
+	push	%rax
+from g_lbr_iret
+	iretq
+	nop
+to g_lbr_iret
+	vmmcall
+
+guest g_lbr_lret
+	lea	g_lbr_lret_to(%rip), %rax
+	push	$8
+	push	%rax
+from g_lbr_lret
+	lretq
+	nop
+to g_lbr_lret
+	vmmcall
+
+/* Neither is a branch that is taken. */
+guest g_lbr_not_taken
+	or	$1, %eax
+	jz	1f
+	lea	-64(%rsp), %rdi
+	mov	$2, %ecx
+	rep stosb
+1:	vmmcall
+
+guest g_lbr_ud2
+	jmp	g_lbr_ud2_from
+	nop
+from g_lbr_ud2
+	ud2
+	vmmcall
+
+/* Record in the MSRs, and stop. */
+guest g_lbr_record
+	mov	$0x1d9, %ecx
+	mov	$1, %eax
+	xor	%edx, %edx
+	wrmsr
+from g_lbr_record
+	jmp	g_lbr_record_to
+	nop
+to g_lbr_record
+	xor	%eax, %eax
+	wrmsr
+	vmmcall
+
 /* Run for RDI cycles; RSI counts the interrupts. */
 guest g_spin
 	rdtsc
@@ -241,6 +421,16 @@ g_handlers:
 /* For guests in 32-bit or compatibility mode */
 	.code32
 
+guest g32_vmload
+	mov	%edi, %eax
+	vmload	%eax
+	vmmcall
+
+guest g32_vmsave
+	mov	%edi, %eax
+	vmsave	%eax
+	vmmcall
+
 guest g32_into
 	into
 	vmmcall
@@ -267,6 +457,10 @@ guest g32_reload_cr3
 
 guest g32_write_cr0
 	mov	%edi, %cr0
+	vmmcall
+
+guest g32_write_cr4
+	mov	%edi, %cr4
 	vmmcall
 
 guest g32_flip_cr4

@@ -300,7 +300,7 @@ static void movcr3_pcid(struct vm *vm)
 	u64 cr3 = (u64)vm->cr3;
 
 	if (!(cpuid(1, 0).c & (1 << 17)))
-		return skip("the CPU model has no PCID (QEMU TCG emulates none)");
+		return skip("x-svm-pcid is off");
 	guest_ok(vm, g_write_cr4, CR4_64 | CR4_PCIDE, 0);
 	stale(vm, 0);
 	guest_ok(vm, g_movcr3, cr3 | 1, 0);
@@ -315,7 +315,7 @@ static void movcr3_pcid(struct vm *vm)
 static void cr4_pcide(struct vm *vm)
 {
 	if (!(cpuid(1, 0).c & (1 << 17)))
-		return skip("the CPU model has no PCID (QEMU TCG emulates none)");
+		return skip("x-svm-pcid is off");
 	stale_global(vm, 0);
 	guest_ok(vm, g_write_cr4, CR4_64 | CR4_PCIDE, 0);
 	guest_ok(vm, g_write_cr4, CR4_64, 0);

@@ -295,6 +295,8 @@ void main(u32 *multiboot)
 	smp_tests();
 	reset_tests();
 	fixes_tests();
+	zen_tests();
+	pcid_tests();
 	printf("1..%ld\n", count);
 	finish(0);
 }

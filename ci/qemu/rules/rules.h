@@ -52,6 +52,7 @@ typedef _Bool bool;
 #define EFER_NXE	(1ul << 11)
 #define EFER_SVME	(1ul << 12)
 #define RFLAGS_CF	(1ul << 0)
+#define RFLAGS_TF	(1ul << 8)
 #define RFLAGS_AC	(1ul << 18)
 
 #define MSR_MTRR_PHYSBASE0	0x200
@@ -90,7 +91,8 @@ struct vmcb {
 	u16 intercept_dr_read, intercept_dr_write;
 	u32 intercept_exceptions;
 	u32 intercept1, intercept2, intercept3;
-	u8 pad1[0x40 - 0x18];
+	u8 pad1[0x3c - 0x18];
+	u16 pause_threshold, pause_count;
 	u64 iopm, msrpm, tsc_offset;
 	u32 asid;
 	u8 tlb_control, pad2[3];
@@ -118,14 +120,16 @@ struct vmcb {
 	u8 pad11[0x640 - 0x600];
 	u64 cr2;
 	u8 pad12[0x668 - 0x648];
-	u64 pat, dbgctl;
-	u8 pad13[0x1000 - 0x678];
+	u64 pat, dbgctl, br_from, br_to, last_excp_from, last_excp_to;
+	u8 pad13[0x1000 - 0x698];
 } __attribute__((packed));
 
 /* intercept1 and intercept2 */
 #define INTERCEPT_VINTR		(1u << 4)
+#define INTERCEPT_CR0_SELECTIVE	(1u << 5)
 #define INTERCEPT_CPUID		(1u << 18)
 #define INTERCEPT_INTN		(1u << 21)
+#define INTERCEPT_PAUSE		(1u << 23)
 #define INTERCEPT_HLT		(1u << 24)
 #define INTERCEPT_INVLPG	(1u << 25)
 #define INTERCEPT_INVLPGA	(1u << 26)
@@ -134,14 +138,25 @@ struct vmcb {
 #define INTERCEPT_SHUTDOWN	(1u << 31)
 #define INTERCEPT_VMRUN		(1u << 0)
 #define INTERCEPT_VMMCALL	(1u << 1)
+#define INTERCEPT_VMLOAD	(1u << 2)
+#define INTERCEPT_VMSAVE	(1u << 3)
+
+/* intercept3 */
+#define INTERCEPT_INVPCID	(1u << 2)
+
+/* lbr_ctl */
+#define V_LBR			(1ul << 0)
+#define V_VMLOAD_VMSAVE		(1ul << 1)
 
 #define EXIT_CR_READ(n)		(n)
 #define EXIT_CR_WRITE(n)	(0x10 + (n))
 #define EXIT_EXCP(n)		(0x40 + (n))
 #define EXIT_PF			EXIT_EXCP(14)
 #define EXIT_VINTR		0x64
+#define EXIT_CR0_SELECTIVE	0x65
 #define EXIT_CPUID		0x72
 #define EXIT_SWINT		0x75
+#define EXIT_PAUSE		0x77
 #define EXIT_HLT		0x78
 #define EXIT_INVLPG		0x79
 #define EXIT_INVLPGA		0x7a
@@ -149,6 +164,9 @@ struct vmcb {
 #define EXIT_MSR		0x7c
 #define EXIT_SHUTDOWN		0x7f
 #define EXIT_VMMCALL		0x81
+#define EXIT_VMLOAD		0x82
+#define EXIT_VMSAVE		0x83
+#define EXIT_INVPCID		0xa2
 #define EXIT_NPF		0x400
 #define EXIT_INVALID		(-1ul)
 
@@ -178,6 +196,7 @@ enum {
 	C_CTL_0, C_CTL_ALL, C_CTL_ASID, C_CTL_NONGLOBAL, C_CTL_RESERVED,
 	C_INVLPGA, C_INVLPG, C_MOVCR3, C_CREFER, C_OTHER, C_DROPPED, C_EVICTED,
 	C_STALE, C_STALE_RIGHTS, C_AUDIT, C_AUDIT_RIGHTS, C_WINDOW, C_CLEAN_RELOAD, C_CLEAN_HIT,
+	C_MOVCR3_NOFLUSH, C_INVPCID,
 	C_MAX,
 };
 
@@ -210,12 +229,27 @@ guest_code g_nop, g_load, g_store, g_load_invlpg_load, g_call, g_invlpg, g_invlp
 	   g_read_dr7, g_read_ds, g_write_cr2, g_write_cr0, g_write_cr4, g_flip_cr0, g_flip_cr4,
 	   g_rdmsr, g_wrmsr, g_rdtsc, g_in, g_cpuid, g_hlt, g_wrpkru, g_rsp, g_rax, g_flags,
 	   g_sgdt, g_sidt, g_ud2, g_int3, g_int_40, g_read_dr4, g_write_cr8, g_spin, g_count, g_return,
-	   g32_into, g32_sysenter, g32_nop, g32_load, g32_invlpg, g32_reload_cr3,
+	   g_lmsw, g_trap_flag, g_invpcid, g32_write_cr4, g_vmload, g_vmsave, g_rdtscp, g_pause, g_lbr_record, g_lbr_not_taken, g_lbr_ud2,
+	   g_lbr_jmp, g_lbr_jmp_reg, g_lbr_jmp_mem, g_lbr_jnz, g_lbr_jrcxz, g_lbr_loop,
+	   g_lbr_call, g_lbr_call_reg, g_lbr_ret, g_lbr_iret, g_lbr_lret,
+	   g32_vmload, g32_vmsave, g32_into, g32_sysenter, g32_nop, g32_load, g32_invlpg, g32_reload_cr3,
 	   g32_write_cr0, g32_flip_cr4;
+
+/* guest.S: the branches of g_lbr_*, and their targets */
+extern char g_lbr_record_from[], g_lbr_record_to[], g_lbr_ud2_from[],
+	    g_lbr_jmp_from[], g_lbr_jmp_to[], g_lbr_jmp_reg_from[], g_lbr_jmp_reg_to[],
+	    g_lbr_jmp_mem_from[], g_lbr_jmp_mem_to[], g_lbr_jnz_from[], g_lbr_jnz_to[],
+	    g_lbr_jrcxz_from[], g_lbr_jrcxz_to[], g_lbr_loop_from[], g_lbr_loop_to[],
+	    g_lbr_call_from[], g_lbr_call_to[], g_lbr_call_reg_from[], g_lbr_call_reg_to[],
+	    g_lbr_ret_from[], g_lbr_ret_to[], g_lbr_iret_from[], g_lbr_iret_to[],
+	    g_lbr_lret_from[], g_lbr_lret_to[];
+
+extern char g_trap_flag_end[];
 
 /* guest.S: handlers that end with the vector in RAX, 16 bytes each */
 extern char g_handlers[];
 #define GUEST_VECTORS	0x50
+extern struct gate guest_idt[GUEST_VECTORS];
 
 /* start.S */
 extern char gdt[], gdt_end[];
@@ -291,6 +325,7 @@ void gone_for_guest(struct vm *vm, u64 n, const char *what);
 void to_32bit(struct vm *vm, u64 cr0, u64 cr4);
 void to_64bit(struct vm *vm);
 void intercept_msrs(struct vm *vm);
+void with_handlers(struct vm *vm);
 u64 counter(int n);
 
 #define CR0_64	(CR0_PG | CR0_WP | CR0_ET | CR0_PE)
@@ -313,6 +348,8 @@ void asid_tests(void);
 void smp_tests(void);
 void reset_tests(void);
 void fixes_tests(void);
+void zen_tests(void);
+void pcid_tests(void);
 
 /* x86 */
 static inline void outb(u16 port, u8 v)

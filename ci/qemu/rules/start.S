@@ -117,6 +117,7 @@ ap_start32:
 
 /* The host expects no exceptions; print which one it was and stop. */
 	.code64
+	.balign 16
 	.globl exception_stubs
 exception_stubs:
 	.set vector, 0

@@ -6,7 +6,9 @@
 #define GUEST_STACK	((u64)guest_stack + sizeof(guest_stack))
 #define ALTERNATE	256	/* offset in pages of GUEST_TABLE's new translations */
 
+_Static_assert(__builtin_offsetof(struct vmcb, pause_count) == 0x3e, "");
 _Static_assert(__builtin_offsetof(struct vmcb, asid) == 0x58, "");
+_Static_assert(__builtin_offsetof(struct vmcb, lbr_ctl) == 0xb8, "");
 _Static_assert(__builtin_offsetof(struct vmcb, np_enable) == 0x90, "");
 _Static_assert(__builtin_offsetof(struct vmcb, clean) == 0xc0, "");
 _Static_assert(__builtin_offsetof(struct vmcb, es) == 0x400, "");
@@ -16,6 +18,7 @@ _Static_assert(__builtin_offsetof(struct vmcb, rsp) == 0x5d8, "");
 _Static_assert(__builtin_offsetof(struct vmcb, cr2) == 0x640, "");
 _Static_assert(sizeof(struct vmcb) == PAGE_SIZE, "");
 
+struct gate guest_idt[GUEST_VECTORS];
 static char guest_stack[1024] __attribute__((aligned(16)));
 static u32 window;	/* which test this is */
 static u32 last_id;
@@ -320,6 +323,19 @@ void intercept_msrs(struct vm *vm)
 {
 	vm->vmcb->intercept1 |= INTERCEPT_MSR;
 	memset((void *)vm->vmcb->msrpm, 0xff, 2 * PAGE_SIZE);
+}
+
+/* Have the guest handle its exceptions and interrupts itself: it ends with VMMCALL and the vector in RAX. */
+void with_handlers(struct vm *vm)
+{
+	struct vmcb *c = vm->vmcb;
+	u32 i;
+
+	for (i = 0; i < GUEST_VECTORS; i++)
+		guest_idt[i] = gate(g_handlers + 16 * i);
+	c->gdtr = (struct vmcb_seg){ .limit = gdt_end - gdt - 1, .base = (u64)gdt };
+	c->idtr = (struct vmcb_seg){ .limit = sizeof(guest_idt) - 1, .base = (u64)guest_idt };
+	c->intercept_exceptions = 0;
 }
 
 /* Return a counter of this processor, summed over all ASIDs unless MSR_SELECT selects one */

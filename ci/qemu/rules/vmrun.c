@@ -246,9 +246,31 @@ static void asid_count_invalid(struct vm *vm)
 	expect(load(vm, 0) == old_data(vm, 0), "ASID 1 again");
 }
 
+/* A guest that steps ends with #DB; its flag stays in the VMCB, and the host has its own. */
+static void single_step_exit(struct vm *vm)
+{
+	struct vmcb *c = vm->vmcb;
+	u64 flags, n;
+
+	for (n = 0; n < 2; n++) {
+		c->dr6 = 0xffff0ff0;
+		vm->rflags = n ? RFLAGS_TF : 0;
+		guest(vm, n ? g_read_cr0 : g_trap_flag, 0, 0);
+		asm volatile("pushf; pop %0" : "=r"(flags) : : "memory");
+		expect(c->exit_code == EXIT_EXCP(1), "exit code %lx, expected that of #DB", c->exit_code);
+		expect(c->rip == (n ? (u64)g_read_cr0 + 3 : (u64)g_trap_flag_end), "RIP is %lx", c->rip);
+		expect(c->rflags & RFLAGS_TF, "the guest's RFLAGS are %lx", c->rflags);
+		expect(c->dr6 & 1 << 14, "the guest's DR6 is %lx", c->dr6);
+		expect(!(flags & RFLAGS_TF), "the host's RFLAGS are %lx", flags);
+	}
+	vm->rflags = 0;
+	guest_ok(vm, g_nop, 0, 0);
+}
+
 void vmrun_tests(void)
 {
 	static const struct test tests[] = {
+		{ "single-step-exit", single_step_exit, ALL_MODES },
 		{ "vmrun-vmexit-keep", vmrun_vmexit_keep, ALL_MODES },
 		{ "vmrun-failed-then-flush", vmrun_failed_then_flush, ALL_MODES },
 		{ "vmcb-ncr3-keeps", vmcb_ncr3_keeps, NESTED_TABLE },
