@@ -32,7 +32,7 @@ UNLISTED = 60
 GRACE = 60
 
 KERNELS = ("base", "series")
-Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels", defaults=("-", "", "", KERNELS))
+Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels psp", defaults=("-", "", "", KERNELS, ""))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
 PASSED = ("pass", "slow")
 # outcome: one of PASSED, skip or fail; slow: passed, but not within its limit.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
@@ -46,11 +46,12 @@ SMM = ("smm_test", "svm_nested_context_test", "svm_nested_tlb_test", "svm_rsm_sh
 
 
 def read_list(path):
-    """Parse lines "command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [-- arguments]".
+    """Parse lines "command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [psp:property=value ...]
+    [-- arguments]".
 
     levels: "01" means 0 and 1.  pCPUs: "12/2" means one and two in L0, and two under L1.  only:series: do not run on the base; this is not a
     part of the test's name.  seed:N: use the same random numbers in each run.  Parameters are those of kvm_amd, or, with the prefix "kvm.",
-    those of kvm.  cpu: a property of L0's processor.
+    those of kvm.  cpu: a property of L0's processor.  psp: a property of L0's security processor, which it has with cpu:x-sev=on.
     """
     tests = []
     with open(path, encoding="utf-8") as f:
@@ -64,16 +65,20 @@ def read_list(path):
                 die(f"{path}:{number}: not a test, which is PROGRAM LEVELS PCPUS SECONDS ...: {line}")
             kernels = tuple(k for k in KERNELS if f"only:{k}" in fields[4:]) or KERNELS
             fields = [f for f in fields if f not in [f"only:{k}" for k in KERNELS]]
-            params = [f for f in fields[4:] if not f.startswith(("cpu:", "seed:"))]
+            params = [f for f in fields[4:] if not f.startswith(("cpu:", "psp:", "seed:"))]
             seed = "".join(f"env RIG_SEED={f[5:]} " for f in fields[4:] if f.startswith("seed:"))
             if not re.fullmatch("(env RIG_SEED=[0-9]+ )?", seed):
                 die(f"{path}:{number}: a seed is a number, and a test has at most one: {line}")
-            cpu = "".join("," + f[4:] for f in fields[4:] if f.startswith("cpu:"))
+            cpu, psp = ("".join("," + f[4:] for f in fields[4:] if f.startswith(p)) for p in ("cpu:", "psp:"))
+            if psp and "cpu:x-sev=on" not in fields:
+                die(f"{path}:{number}: psp: needs cpu:x-sev=on: {line}")
+            if "cpu:x-sev=on" in fields and "1" in fields[1]:
+                die(f"{path}:{number}: L1 has no SEV: write level 0: {line}")
             name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
             pcpus = fields[2].split("/")
             pcpus = {int(c): [int(p) for p in pcpus[0 if c == "0" else -1]] for c in fields[1]}
             tests.append(Test(name, [int(c) for c in fields[1]], pcpus, int(fields[3]),
-                              ",".join(params) or "-", cpu, " ".join([seed + "./" + fields[0], arguments]).strip(), kernels))
+                              ",".join(params) or "-", cpu, " ".join([seed + "./" + fields[0], arguments]).strip(), kernels, psp))
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
@@ -136,6 +141,8 @@ def of_tree(tests, directory, patterns):
 
 def needs_model(test):
     """Return why a test needs the TLB model, or None."""
+    if "x-sev=" in test.cpu:
+        return "needs the security processor of the TLB model"
     if test.cpu:
         return "needs the TLB model, to set the number of ASIDs"
     if "svm-tlb" in test.command:
@@ -213,13 +220,13 @@ class Machine(machine.Machine):
 
     patience = PATIENCE
 
-    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, qemu, model):
+    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, psp, tests, qemu, model):
         super().__init__(f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
         # The oracle is exact on one processor; on two, it would mostly report the legal window between zap and flush.  It doubles the time
         # of L1, so the base runs with it in L0 only.
         self.model = "strict" if model == "on" and pcpus == 1 and not (kernel == "base" and level == 1) else model
         self.results, self.known, self.qemu = results, known, qemu
-        self.kernel, self.image, self.level, self.pcpus, self.cpu, self.tests = kernel, image, level, pcpus, cpu, tests
+        self.kernel, self.image, self.level, self.pcpus, self.cpu, self.psp, self.tests = kernel, image, level, pcpus, cpu, psp, tests
         self.again = set()
 
     def done(self, test, outcome, seconds, note, tlb=None, failed=()):
@@ -268,7 +275,7 @@ class Machine(machine.Machine):
         """Run todo in one boot; return the tests that could not run because the guest died before them."""
         lines = "".join(f"{i} {t.params} {t.command}\n" for i, t in enumerate(todo))
         command = f"cat >/tmp/list <<'END'\n{lines}END\nexec run-tests /tmp/list\n"
-        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu,
+        self.guest = guest = Guest(self.image, self.level, self.pcpus, command, qemu=self.qemu, model=self.model, cpu=self.cpu, psp=self.psp,
                                    stdin=subprocess.PIPE)
         clock = guest.clock
         current, start, reached, case = None, 0, 0, ""
@@ -346,6 +353,9 @@ class Machine(machine.Machine):
         finally:
             limits.over.set()
             counters = guest.counters()
+            if guest.psp:
+                with open(os.path.join(OUT, "log", self.label.replace(" ", "-") + "-psp.txt"), "a", encoding="utf-8") as f:
+                    f.writelines(l + "\n" for l in guest.psp_log())
             guest.close()
         stale = counters.get("audit", 0) + counters.get("audit_rights", 0)
         if self.level == 1 and stale:
@@ -418,13 +428,13 @@ def main():
     at_once = machine.at_once()
     slots = threading.Semaphore(at_once)
     # Start the machines that take longest first, so that no core idles at the end.
-    cpus = sorted({t.cpu for t in tests})
+    cpus = sorted({(t.cpu, t.psp) for t in tests})
     kinds = []
     for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
         for kernel, image in images.items():
-            mine = [t for t in tests if t.name not in missing and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and cpu == t.cpu]
+            mine = [t for t in tests if t.name not in missing and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and cpu == (t.cpu, t.psp)]
             if mine:
-                kinds.append((mine, (kernel, image, level, pcpus, cpu)))
+                kinds.append((mine, (kernel, image, level, pcpus, *cpu)))
     total = len(results) + sum(len(mine) for mine, _ in kinds)
     for mine, kind in kinds:
         # One kind must not keep one core busy while others idle.
