@@ -23,7 +23,7 @@ PCPUS = 2
 KERNELS = ("base", "series")
 
 # tests: programs with the exit status that each must have; a status of None stands for any but 0.
-# asids: the number of ASIDs for SEV.  fail: what the security processor does on purpose, see ci/qemu/sev.  timeout: of the driver, in seconds.
+# asids: the number of ASIDs for SEV, with more properties of the processor.  fail: what the security processor does on purpose, see ci/qemu/sev.  timeout: of the driver, in seconds.
 Case = collections.namedtuple("Case", "tests asids fail timeout", defaults=(15, "", 0))
 SMOKE = "sev_smoke_test"
 # A smoke test has two guests at a time.  There are two ASIDs, so the next smoke test fails if an ASID was lost.
@@ -32,6 +32,9 @@ CASES = {
     "smoke": Case([(SMOKE, 0)] * 3, 3),
     "migrate": Case([("sev_migrate_tests", 0)], 3),
     "dbg": Case([("sev_dbg_test", 0)]),
+    # No ASID at all, or none without SEV-ES, which the processor lacks
+    "no-asids": Case([("sev_init2_tests", None), ("svm_vmcall_test", 0)], 0),
+    "no-asids-without-es": Case([("sev_init2_tests", None), ("svm_vmcall_test", 0)], "5,x-sev-min-asid=6"),
     # Without INIT or its DF_FLUSH, kvm_amd has no SEV, and the tests skip.
     "init-fails": Case([(SMOKE, None), (SMOKE, None)], 2, "INIT:1:RESOURCE_LIMIT"),
     "first-df-flush-fails": Case([(SMOKE, None), (SMOKE, None)], 2, "DF_FLUSH:1:RESOURCE_LIMIT"),
