@@ -32,6 +32,8 @@ CASES = {
     "smoke": Case([(SMOKE, 0)] * 3, 3),
     "migrate": Case([("sev_migrate_tests", 0)], 3),
     "dbg": Case([("sev_dbg_test", 0)]),
+    # Three ASIDs: DF_FLUSH whenever they have been used up
+    "asids": Case([("sev_asid_test", 0)], "5,x-sev-min-asid=3"),
     # No ASID at all, or none without SEV-ES, which the processor lacks
     "no-asids": Case([("sev_init2_tests", None), ("svm_vmcall_test", 0)], 0),
     "no-asids-without-es": Case([("sev_init2_tests", None), ("svm_vmcall_test", 0)], "5,x-sev-min-asid=6"),
