@@ -220,7 +220,7 @@ class Machine(machine.Machine):
 
     patience = PATIENCE
 
-    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, psp, tests, qemu, model):
+    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, qemu, model, psp=""):
         super().__init__(f"{kernel} L{level} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
         # The oracle is exact on one processor; on two, it would mostly report the legal window between zap and flush.  It doubles the time
         # of L1, so the base runs with it in L0 only.
@@ -430,16 +430,16 @@ def main():
     # Start the machines that take longest first, so that no core idles at the end.
     cpus = sorted({(t.cpu, t.psp) for t in tests})
     kinds = []
-    for level, pcpus, cpu in itertools.product((1, 0), (2, 1), cpus):
+    for level, pcpus, (cpu, psp) in itertools.product((1, 0), (2, 1), cpus):
         for kernel, image in images.items():
-            mine = [t for t in tests if t.name not in missing and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and cpu == (t.cpu, t.psp)]
+            mine = [t for t in tests if t.name not in missing and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level] and (cpu, psp) == (t.cpu, t.psp)]
             if mine:
-                kinds.append((mine, (kernel, image, level, pcpus, *cpu)))
-    total = len(results) + sum(len(mine) for mine, _ in kinds)
-    for mine, kind in kinds:
+                kinds.append((mine, (kernel, image, level, pcpus, cpu), psp))
+    total = len(results) + sum(len(mine) for mine, _, _ in kinds)
+    for mine, kind, psp in kinds:
         # One kind must not keep one core busy while others idle.
         n = -(-len(mine) * at_once // total)
-        machines += [Machine(slots, results, known, *kind, mine[i::n], qemu, args.model) for i in range(n)]
+        machines += [Machine(slots, results, known, *kind, mine[i::n], qemu, args.model, psp) for i in range(n)]
     start = time.monotonic()
     machine.run_all(machines, lambda: f"selftests: {len(results)} of {total} after {time.monotonic() - start:.0f} s",
                     lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
