@@ -223,13 +223,14 @@ class Guest(Emulated):
     image: a directory that ci/build/image made.  cpus: the number for L0 and, after a slash, for L1 (default 1).
     modules: arguments of modprobe, one string per module, in the level in which the command runs; default: the KVM module of the processor.
     model: a key of MODELS.  cpu: more properties of L0's processor, with a comma before each.  icount: L0's clocks count instructions.
+    psp: properties of L0's security processor, with a comma before each; L0 has one if cpu has x-sev=on.
     disks: sizes of L0's empty disks in megabytes.  ports: number of serial ports of L0, for the consoles of guests that the command starts.
     stdin: the command's input if it is not interactive.  share: a directory whose files the guest finds in /share.
     qemu_args: more arguments for L0's QEMU."""
     emulator = "QEMU"
 
     def __init__(self, image, level=0, cpus=2, command="sh", modules=None, interactive=False, qemu=None,
-                 model="on", cpu="", icount=False, disks=(), ports=0,
+                 model="on", cpu="", psp="", icount=False, disks=(), ports=0,
                  stdin=subprocess.DEVNULL, share=None, qemu_args=()):
         super().__init__(f"L{level}")
         cpus = str(cpus)
@@ -252,6 +253,9 @@ class Guest(Emulated):
         self.dump = self.path("svm-tlb")
         if model in ("on", "strict"):
             cpu += f",x-svm-tlb-dump={self.dump}"
+        self.psp = self.path("psp") if ",x-sev=on" in cpu else None
+        if self.psp:
+            qemu_args = ["-device", f"amd-psp,log={self.psp}{psp}", *qemu_args]
         drives = [self.path(f"disk{i}") for i in range(len(disks))]
         for path, size in zip(drives, disks):
             with open(path, "wb") as f:
@@ -276,3 +280,10 @@ class Guest(Emulated):
         except OSError:
             pass
         return total
+
+    def psp_log(self):
+        """Return the lines of the security processor's log, one for each command; empty without one."""
+        if not self.psp or not os.path.exists(self.psp):
+            return []
+        with open(self.psp, encoding="ascii") as f:
+            return f.read().splitlines()

@@ -112,6 +112,14 @@ class Matrix(VerbTest):
             with self.subTest(bad):
                 self.assert_refuses(self.refused(list=bad + "\n"), "run", "ci/tests/selftests.list:1:", "a seed is a number", bad)
 
+    def test_security_processor(self):
+        write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 cpu:x-sev=on psp:max-guests=3 psp:fail=INIT:1:NONE\nx86/a 0 2 60 cpu:x-sev=on\n")
+        a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
+        self.assertEqual((a.cpu, a.psp, a.params, a.command), (",x-sev=on", ",max-guests=3,fail=INIT:1:NONE", "-", "./x86/a"))
+        self.assertEqual((b.cpu, b.psp), (",x-sev=on", ""))
+        self.assert_refuses(self.refused(list="x86/a 0 2 60 psp:max-guests=3\n"), "run", "ci/tests/selftests.list:1:", "psp: needs cpu:x-sev=on")
+        self.assert_refuses(self.refused(list="x86/a 01 2 60 cpu:x-sev=on\n"), "run", "ci/tests/selftests.list:1:", "L1 has no SEV")
+
     def test_pattern_that_matches_nothing(self):
         self.assert_refuses(self.refused("nosuch*"), "run", "ci/tests/selftests.list", "nosuch*")
         self.assert_refuses(self.refused("state_test", "nosuch*"), "run", "ci/tests/selftests.list", "nosuch*")

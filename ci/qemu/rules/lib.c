@@ -203,7 +203,7 @@ static u32 number(const char *s)
 	return n;
 }
 
-/* model=on clean=on flushbyasid=on oracle=N asids=N run=GROUP,... test=NAME */
+/* model=on clean=on flushbyasid=on oracle=N asids=N sev=N sevmin=N guests=N run=GROUP,... test=NAME */
 void read_cmdline(u32 *multiboot)
 {
 	const char *v;
@@ -229,6 +229,12 @@ void read_cmdline(u32 *multiboot)
 			config.oracle = number(v);
 		else if ((v = value_of(word, "asids")))
 			config.asids = number(v);
+		else if ((v = value_of(word, "sev")))
+			config.sev = number(v);
+		else if ((v = value_of(word, "sevmin")))
+			config.sev_min = number(v);
+		else if ((v = value_of(word, "guests")))
+			config.sev_guests = number(v);
 		else if ((v = value_of(word, "run")))
 			config.run = v;
 		else if ((v = value_of(word, "test")))
@@ -297,6 +303,7 @@ void main(u32 *multiboot)
 	fixes_tests();
 	zen_tests();
 	pcid_tests();
+	sev_tests();
 	printf("1..%ld\n", count);
 	finish(0);
 }

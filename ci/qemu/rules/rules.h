@@ -259,6 +259,8 @@ struct config {
 	bool model;		/* survives() expects stale entries */
 	bool clean;
 	u32 oracle, asids;
+	u32 sev, sev_min;	/* the last ASID of SEV, and the first one without SEV-ES */
+	u32 sev_guests;		/* the security processor's limit */
 	bool by_asid;		/* CPUID says FLUSHBYASID */
 	bool want_by_asid;
 	const char *run, *test;
@@ -350,6 +352,7 @@ void reset_tests(void);
 void fixes_tests(void);
 void zen_tests(void);
 void pcid_tests(void);
+void sev_tests(void);
 
 /* x86 */
 static inline void outb(u16 port, u8 v)
