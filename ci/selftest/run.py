@@ -4,11 +4,13 @@
 
 After bad input, a command must print one line that says what to do, exit with a status other than 0, leave nothing half-made, and lose
 nothing.  Most tests run the commands of a copy of this project, on a kernel of a few files with a series of its own; only the boots need
-products of scripts/build.  Prints one line per test, and writes build/results/verbs.ktap.  Exit status 0: no test failed.
+products of scripts/build.  Two processes share the classes of tests.  Prints one line per test, and writes build/results/verbs.ktap.
+Exit status 0: no test failed.
 """
 import fnmatch
 import glob
 import importlib
+import multiprocessing
 import os
 import shutil
 import signal
@@ -22,7 +24,9 @@ sys.path += [os.path.join(HERE, "..", d) for d in ("lib", "tests", "bench", "ser
 # ci/tests/mutants.py needs this variable, which ci/lib/common.sh sets.
 os.environ.setdefault("CACHE", "")
 import tap      # pylint: disable=wrong-import-position
-from world import TOP, World, end_ours, make_world    # pylint: disable=wrong-import-position
+from world import TOP, World, die_with_us, end_ours, make_world, own_world    # pylint: disable=wrong-import-position
+
+PROCESSES = 2
 
 
 class Lines(unittest.TestResult):
@@ -30,7 +34,6 @@ class Lines(unittest.TestResult):
 
     def __init__(self):
         super().__init__()
-        self.failed = 0
         self.why = self.began = None
         self.results = []
 
@@ -45,11 +48,9 @@ class Lines(unittest.TestResult):
         self.why = None
 
     def line(self, name, why, more=""):
-        self.failed += bool(why)
         self.results.append((name, "fail" if why else "pass", why))
-        print(f"{'FAIL' if why else 'ok':4} {name}{more}")
-        for text in why:
-            print("".join(f"    {l}\n" for l in text.splitlines()[-12:]), end="")
+        # Write all of it at once: the other process prints, too.
+        sys.stdout.write(f"{'FAIL' if why else 'ok':4} {name}{more}\n" + "".join(f"    {l}\n" for text in why for l in text.splitlines()[-12:]))
         sys.stdout.flush()
 
     def bad(self, test, text):
@@ -74,42 +75,84 @@ class Lines(unittest.TestResult):
 
 
 def chosen(patterns):
-    """Yield all tests of test_*.py, file by file, or those whose Class or Class.test matches a pattern."""
+    """Return the classes of test_*.py, each as a list of those of its tests whose Class or Class.test matches a pattern (default: all)."""
+    classes = []
     for path in sorted(glob.glob(os.path.join(HERE, "test_*.py"))):
         module = importlib.import_module(os.path.basename(path).removesuffix(".py"))
         for cls in vars(module).values():
             if not isinstance(cls, type) or not issubclass(cls, unittest.TestCase) or cls.__module__ != module.__name__:
                 continue
-            for test in unittest.defaultTestLoader.loadTestsFromTestCase(cls):
-                name = ".".join(test.id().split(".")[-2:])
-                if not patterns or any(p == cls.__name__ or fnmatch.fnmatch(name, p) for p in patterns):
-                    yield test
+            tests = [t for t in unittest.defaultTestLoader.loadTestsFromTestCase(cls)
+                     if not patterns or any(p == cls.__name__ or fnmatch.fnmatch(".".join(t.id().split(".")[-2:]), p) for p in patterns)]
+            if tests:
+                classes.append(tests)
+    # Start with the classes that take longest, so that no process idles at the end.
+    return sorted(classes, key=lambda tests: not getattr(tests[0], "takes_long", False))
+
+
+def on_signals(handler):
+    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(s, handler)
+
+
+def work(classes, following, pipe):
+    """Run classes that no other process has taken.  following: the index of the first of these.  Send the results to pipe."""
+    die_with_us()
+    own_world()
+    lines = Lines()
+    try:
+        while True:
+            with following:
+                index, following.value = following.value, following.value + 1
+            if index >= len(classes):
+                break
+            unittest.TestSuite(classes[index]).run(lines)
+        pipe.send((lines.results + [(t.id(), "skip", [why]) for t, why in lines.skipped], lines.testsRun))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        on_signals(signal.SIG_IGN)
+        end_ours()
 
 
 def main():
     # Raise KeyboardInterrupt: unittest treats any other exception as the failure of one test, and continues.  This also restores SIGINT,
     # which a process in the background ignores, and so would the commands that it starts.
-    for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(s, signal.default_int_handler)
-    tests = unittest.TestSuite(chosen(sys.argv[1:]))
-    if not tests.countTestCases():
+    on_signals(signal.default_int_handler)
+    classes = chosen(sys.argv[1:])
+    if not classes:
         raise SystemExit(f"run.py: no test matches {' '.join(sys.argv[1:])}: name a class or a test of ci/selftest")
-    start, lines = time.monotonic(), Lines()
+    start, results, run, workers = time.monotonic(), [], 0, []
+    context = multiprocessing.get_context("fork")
+    following = context.Value("i", 0)
     try:
         make_world()
-        tests.run(lines)
+        for _ in range(PROCESSES):
+            ours, theirs = context.Pipe(duplex=False)
+            workers.append((context.Process(target=work, args=(classes, following, theirs), daemon=True), ours))
+            workers[-1][0].start()
+            theirs.close()
+        for number, (_, pipe) in enumerate(workers):
+            try:
+                more, n = pipe.recv()
+            except EOFError:
+                more, n = [(f"process {number}", "fail", ["it ended before its tests"])], 1
+            results += more
+            run += n
     except KeyboardInterrupt:
         print("run.py: interrupted; rerun to start again", file=sys.stderr)
         sys.exit(130)
     finally:
-        end_ours()
+        for process, _ in workers:
+            process.terminate()
+            process.join()
         shutil.rmtree(World.tmp or "", ignore_errors=True)
-    skipped = len(lines.skipped)
-    passed = max(0, lines.testsRun - lines.failed - skipped)
+    failed, skipped = (sum(verdict == v for _, verdict, _ in results) for v in ("fail", "skip"))
+    passed = max(0, run - failed - skipped)
     os.makedirs(os.path.join(TOP, "build/results"), exist_ok=True)
-    tap.write(os.path.join(TOP, "build/results/verbs.ktap"), lines.results + [(t.id(), "skip", [why]) for t, why in lines.skipped])
-    print(f"verbs: {passed} passed, {lines.failed} failed, {skipped} skipped in {time.monotonic() - start:.0f} s")
-    return 1 if lines.failed else 0
+    tap.write(os.path.join(TOP, "build/results/verbs.ktap"), results)
+    print(f"verbs: {passed} passed, {failed} failed, {skipped} skipped in {time.monotonic() - start:.0f} s")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

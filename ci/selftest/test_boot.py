@@ -2,6 +2,7 @@
 """Tests that boot machines; they need products of scripts/build."""
 import collections
 import csv
+import fcntl
 import os
 import shutil
 import signal
@@ -23,12 +24,15 @@ def link_or_copy(old, new):
 class WithImage(VerbTest):
     """A copy of the project with the image of this project's series."""
     image = None
+    takes_long = True
 
     @classmethod
     def setUpClass(cls):
         # Take the lock, because ci/build/image may have to make the image.  Without an image, all of these tests fail.
-        p = subprocess.run(["bash", "-c", '. "$0/ci/lib/common.sh"; lock; "$0/ci/build/image" series rig', TOP], stdout=subprocess.PIPE,
-                           stderr=subprocess.PIPE, check=False)
+        with open(os.path.join(World.tmp, "lock"), "w", encoding="ascii") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            p = subprocess.run(["bash", "-c", '. "$0/ci/lib/common.sh"; lock; "$0/ci/build/image" series rig', TOP], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE, check=False)
         cls.problem = p.stderr.decode().strip()
         if p.returncode == 0:
             # Link the files, because a build may replace the image in the meantime.

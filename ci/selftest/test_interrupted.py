@@ -15,6 +15,7 @@ from world import (
 
 class Interrupted(VerbTest):
     """Ctrl-C and SIGKILL at moments that are spread over the run of a command."""
+    takes_long = True
     PATCHES = 8
     MOMENTS = (0.2, 0.4, 0.6, 0.8)
 

@@ -26,7 +26,7 @@ VERBS = sorted(os.listdir(os.path.join(TOP, "scripts")))
 BRANCH = "kvm-tlb-tags"
 NEUTRAL = "KVM TLB tags series <kvm-tlb-tags@localhost>"
 # Every process that a command starts inherits this variable, so that the tests find leftover processes, and only their own.
-MARK = "KVM_TLB_TEST_RUN=" + uuid.uuid4().hex
+MARK = "KVM_TLB_TEST_RUN"
 PR_SET_PDEATHSIG = 1
 libc = ctypes.CDLL(None)
 # All limits here are only for commands that hang; they are in seconds of ci/lib/clock.py, which last longer on a busy machine.
@@ -42,6 +42,7 @@ class World:
     series = None       # project files of the series that applies to it
     cache = None        # a cache that has the small kernel as its base
     real_cache = None
+    mark = None         # the value of MARK
 
 
 def environment(home):
@@ -52,11 +53,18 @@ def environment(home):
     with open(config, "w", encoding="utf-8") as f:
         # Turn fsync off: these repositories need not survive a power cut.
         f.write("[user]\n\tname = Sender\n\temail = sender@example.org\n[init]\n\tdefaultBranch = main\n[core]\n\tfsync = none\n")
-    name, _, value = MARK.partition("=")
     env.update(HOME=home, GIT_CONFIG_GLOBAL=config, GIT_CONFIG_SYSTEM=os.devnull, GIT_TERMINAL_PROMPT="0", LC_ALL="C",
                PYTHONDONTWRITEBYTECODE="1")
-    env[name] = value
     return env
+
+
+def own_world():
+    """Give this process, after fork(), what the other processes must not change or take for theirs."""
+    World.mark = uuid.uuid4().hex
+    World.env = {**World.env, MARK: World.mark}
+    cache = os.path.join(World.tmp, "cache-" + World.mark)
+    shutil.copytree(World.cache, cache, symlinks=True)
+    World.cache = cache
 
 
 def die_with_us():
@@ -103,7 +111,7 @@ def ours():
             continue
         try:
             with open(f"/proc/{pid}/environ", "rb") as f:
-                if MARK.encode() not in f.read().split(b"\0"):
+                if f"{MARK}={World.mark}".encode() not in f.read().split(b"\0"):
                     continue
             with open(f"/proc/{pid}/cmdline", "rb") as f:
                 line = f.read().replace(b"\0", b" ").decode(errors="replace").strip()
