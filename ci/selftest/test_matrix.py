@@ -36,8 +36,8 @@ class Matrix(VerbTest):
     def test_a_property_of_the_cpu_makes_another_machine(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60\nx86/a 0 2 60 npt=0 cpu:x-svm-asids=4 cpu:x=y -- -v\n")
         plain, other = matrix.read_list(self.path("ci/tests/selftests.list"))
-        self.assertEqual((plain.cpu, plain.params, plain.name), ("", "-", "a"))
-        self.assertEqual((other.cpu, other.params, other.command), (",x-svm-asids=4,x=y", "npt=0", "./x86/a -v"))
+        self.assertEqual((plain.hardware.cpu, plain.params, plain.name), ("", "-", "a"))
+        self.assertEqual((other.hardware.cpu, other.params, other.command), (",x-svm-asids=4,x=y", "npt=0", "./x86/a -v"))
         self.assertEqual(other.name, "a npt=0 cpu:x-svm-asids=4 cpu:x=y -v")
 
     def test_pcpus_of_each_level(self):
@@ -115,10 +115,16 @@ class Matrix(VerbTest):
     def test_security_processor(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 cpu:x-sev=on psp:max-guests=3 psp:fail=INIT:1:NONE\nx86/a 0 2 60 cpu:x-sev=on\n")
         a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
-        self.assertEqual((a.cpu, a.psp, a.params, a.command), (",x-sev=on", ",max-guests=3,fail=INIT:1:NONE", "-", "./x86/a"))
-        self.assertEqual((b.cpu, b.psp), (",x-sev=on", ""))
+        self.assertEqual((a.hardware.cpu, a.hardware.psp, a.params, a.command), (",x-sev=on", ",max-guests=3,fail=INIT:1:NONE", "-", "./x86/a"))
+        self.assertEqual((b.hardware.cpu, b.hardware.psp), (",x-sev=on", ""))
         self.assert_refuses(self.refused(list="x86/a 0 2 60 psp:max-guests=3\n"), "run", "ci/tests/selftests.list:1:", "psp: needs cpu:x-sev=on")
         self.assert_refuses(self.refused(list="x86/a 01 2 60 cpu:x-sev=on\n"), "run", "ci/tests/selftests.list:1:", "L1 has no SEV")
+
+    def test_clocks_that_count_instructions(self):
+        write(self.path("ci/tests/selftests.list"), "x86/a 01 1 60 icount npt=0\nx86/a 0 1 60 npt=0\n")
+        a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
+        self.assertEqual((a.hardware.icount, a.params, b.hardware.icount), (True, "npt=0", False))
+        self.assert_refuses(self.refused(list="x86/a 0 12 60 icount\n"), "run", "ci/tests/selftests.list:1:", "icount is for one pCPU")
 
     def test_pattern_that_matches_nothing(self):
         self.assert_refuses(self.refused("nosuch*"), "run", "ci/tests/selftests.list", "nosuch*")

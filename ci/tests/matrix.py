@@ -37,7 +37,9 @@ UNLISTED = 60
 GRACE = 60
 
 KERNELS = ("base", "series")
-Test = collections.namedtuple("Test", "name levels pcpus limit params cpu command kernels psp", defaults=("-", "", "", KERNELS, ""))
+# What a test needs of L0's machine: arguments of Guest (ci/lib/guest.py).
+Hardware = collections.namedtuple("Hardware", "cpu psp icount", defaults=("", "", False))
+Test = collections.namedtuple("Test", "name levels pcpus limit params command kernels hardware", defaults=("-", "", KERNELS, Hardware()))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
 PASSED = ("pass", "slow")
 # outcome: one of PASSED, skip or fail; slow: passed, but not within its limit.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
@@ -52,11 +54,13 @@ SMM = ("smm_test", "svm_nested_context_test", "svm_nested_tlb_test", "svm_rsm_sh
 
 def read_list(path):
     """Parse lines "command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [psp:property=value ...]
-    [-- arguments]".
+    [icount] [-- arguments]".
 
     levels: "01" means 0 and 1.  pCPUs: "12/2" means one and two in L0, and two under L1.  only:series: do not run on the base; this is not a
     part of the test's name.  seed:N: use the same random numbers in each run.  Parameters are those of kvm_amd, or, with the prefix "kvm.",
     those of kvm.  cpu: a property of L0's processor.  psp: a property of L0's security processor, which it has with cpu:x-sev=on.
+    icount: the machine's time is the number of executed instructions, for tests that compare clocks; with one pCPU only, since QEMU runs only one
+    pCPU at a time then.
     """
     tests = []
     with open(path, encoding="utf-8") as f:
@@ -70,7 +74,7 @@ def read_list(path):
                 die(f"{path}:{number}: not a test, which is PROGRAM LEVELS PCPUS SECONDS ...: {line}")
             kernels = tuple(k for k in KERNELS if f"only:{k}" in fields[4:]) or KERNELS
             fields = [f for f in fields if f not in [f"only:{k}" for k in KERNELS]]
-            params = [f for f in fields[4:] if not f.startswith(("cpu:", "psp:", "seed:"))]
+            params = [f for f in fields[4:] if f != "icount" and not f.startswith(("cpu:", "psp:", "seed:"))]
             seed = "".join(f"env RIG_SEED={f[5:]} " for f in fields[4:] if f.startswith("seed:"))
             if not re.fullmatch("(env RIG_SEED=[0-9]+ )?", seed):
                 die(f"{path}:{number}: a seed is a number, and a test has at most one: {line}")
@@ -80,10 +84,13 @@ def read_list(path):
             if "cpu:x-sev=on" in fields and "1" in fields[1]:
                 die(f"{path}:{number}: L1 has no SEV: write level 0: {line}")
             name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
+            if "icount" in fields and "2" in fields[2]:
+                die(f"{path}:{number}: icount is for one pCPU: {line}")
             pcpus = fields[2].split("/")
             pcpus = {int(c): [int(p) for p in pcpus[0 if c == "0" else -1]] for c in fields[1]}
             tests.append(Test(name, [int(c) for c in fields[1]], pcpus, int(fields[3]),
-                              ",".join(params) or "-", cpu, " ".join([seed + "./" + fields[0], arguments]).strip(), kernels, psp))
+                              ",".join(params) or "-", " ".join([seed + "./" + fields[0], arguments]).strip(), kernels,
+                              Hardware(cpu, psp, "icount" in fields)))
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
@@ -111,7 +118,7 @@ def one_of_each(tests, own, other, parameters):
     chosen = []
     for program in own + other:
         mine = [t for t in tests if program in programs(t)]
-        mine = [t for t in mine if not t.cpu] or mine[:1]
+        mine = [t for t in mine if t.hardware == Hardware()] or mine[:1]
         mine = [t for t in mine if t.kernels == KERNELS] or mine[:1]
         chosen += [t for t in (mine if program in own else mine[:1]) if t not in chosen]
     return [t for t in tests if t in chosen]
@@ -154,9 +161,9 @@ def of_tree(tests, directory, patterns, module="kvm_amd"):
 
 def needs_model(test):
     """Return why a test needs the TLB model, or None."""
-    if "x-sev=" in test.cpu:
+    if "x-sev=" in test.hardware.cpu:
         return "needs the security processor of the TLB model"
-    if test.cpu:
+    if test.hardware.cpu:
         return "needs the TLB model, to set the number of ASIDs"
     if "svm-tlb" in test.command:
         return "needs the counters of the TLB model"
@@ -237,13 +244,13 @@ class Machine(machine.Machine):
 
     patience = PATIENCE
 
-    def __init__(self, slots, results, known, kernel, image, level, pcpus, cpu, tests, emulator, model, psp=""):
+    def __init__(self, slots, results, known, kernel, image, level, pcpus, hardware, tests, emulator, model):
         super().__init__(f"{kernel} {LEVELS[level]} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
         # The oracle is exact on one processor; on two, it would mostly report the legal window between zap and flush.  It doubles the time
         # of L1, so the base runs with it in L0 only.
         self.model = "strict" if model == "on" and pcpus == 1 and not (kernel == "base" and level == 1) else model
         self.results, self.known, self.emulator = results, known, emulator
-        self.kernel, self.image, self.level, self.pcpus, self.cpu, self.psp, self.tests = kernel, image, level, pcpus, cpu, psp, tests
+        self.kernel, self.image, self.level, self.pcpus, self.hardware, self.tests = kernel, image, level, pcpus, hardware, tests
         self.again = set()
 
     def done(self, test, outcome, seconds, note, tlb=None, failed=()):
@@ -291,8 +298,8 @@ class Machine(machine.Machine):
     def new_guest(self, command):
         if self.level == VMX:
             return BochsGuest(self.image, command, bochs=self.emulator, model=self.model)
-        return Guest(self.image, self.level, self.pcpus, command, qemu=self.emulator, model=self.model, cpu=self.cpu, psp=self.psp,
-                     stdin=subprocess.PIPE)
+        return Guest(self.image, self.level, self.pcpus, command, qemu=self.emulator, model=self.model, stdin=subprocess.PIPE,
+                     **self.hardware._asdict())
 
     def boot(self, todo):
         """Run todo in one boot; return the tests that could not run because the guest died before them."""
@@ -376,7 +383,7 @@ class Machine(machine.Machine):
         finally:
             limits.over.set()
             counters = guest.counters()
-            if self.psp or ",x-sev=on" in self.cpu:
+            if ",x-sev=on" in self.hardware.cpu:
                 with open(os.path.join(OUT, "log", self.label.replace(" ", "-") + "-psp.txt"), "a", encoding="utf-8") as f:
                     f.writelines(l + "\n" for l in guest.psp_log())
             guest.close()
@@ -460,20 +467,20 @@ def main():
     at_once = machine.at_once()
     slots = threading.Semaphore(at_once)
     # Start the machines that take longest first, so that no core idles at the end.
-    cpus = sorted({(t.cpu, t.psp) for t in tests})
+    hardware = sorted({t.hardware for t in tests})
     kinds = []
-    for level, pcpus, (cpu, psp) in itertools.product((1, 0, VMX), (2, 1), cpus):
+    for level, pcpus, needed in itertools.product((1, 0, VMX), (2, 1), hardware):
         for kernel, image in images.items():
             mine = [t for t in tests if not why_not(t) and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level]
-                    and (cpu, psp) == (t.cpu, t.psp)]
+                    and needed == t.hardware]
             if mine:
-                kinds.append((mine, (kernel, image, level, pcpus, cpu), psp))
-    total = len(results) + sum(len(mine) for mine, _, _ in kinds)
-    for mine, kind, psp in kinds:
+                kinds.append((mine, (kernel, image, level, pcpus, needed)))
+    total = len(results) + sum(len(mine) for mine, _ in kinds)
+    for mine, kind in kinds:
         level = kind[2]
         # One kind must not keep one core busy while others idle.  The tests for VMX take about as long as a boot and the reloads of KVM.
         n = 1 if level == VMX else -(-len(mine) * at_once // total)
-        machines += [Machine(slots, results, known, *kind, mine[i::n], emulators["bochs" if level == VMX else "qemu"], args.model, psp) for i in range(n)]
+        machines += [Machine(slots, results, known, *kind, mine[i::n], emulators["bochs" if level == VMX else "qemu"], args.model) for i in range(n)]
     start = time.monotonic()
     machine.run_all(machines, lambda: f"selftests: {len(results)} of {total} after {time.monotonic() - start:.0f} s",
                     lambda: f"interrupted after {time.monotonic() - start:.0f} s with {len(results)} of {total} run")
