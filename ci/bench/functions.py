@@ -86,8 +86,8 @@ class Machine(machine.Machine):
     def boot(self, command, *qemu_args):
         self.guest = guest = Guest(command=command, qemu_args=qemu_args, **self.bench.options)
         try:
-            out = guest.qemu.stdout.read().decode(errors="replace").replace("\r", "")
-            guest.qemu.wait()
+            out = guest.process.stdout.read().decode(errors="replace").replace("\r", "")
+            guest.process.wait()
             if guest.result():
                 raise GuestError(f"{self.label}: the workload failed:\n{out}")
             return out
