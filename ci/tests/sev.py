@@ -34,7 +34,7 @@ CASES = {
     "migrate": Case([("sev_migrate_tests", (None, 0))], 3),
     "dbg": Case([("sev_dbg_test", 0)]),
     # Three ASIDs: DF_FLUSH whenever they have been used up
-    "asids": Case([("sev_asid_test -T migrate", 0)], "5,x-sev-min-asid=3"),
+    "asids": Case([("sev_asid_test -T migrate -T migrate_beside_normal", 0)], "5,x-sev-min-asid=3"),
     # KVM cannot be unloaded while a guest is there.
     "unload": Case([("svm_tlb_perf_test -S -w 0 -t 1000000 & until ls -l /proc/$!/fd | grep -q kvm-vm; do sleep 0.1; done; "
                      "rmmod kvm_amd 2>/dev/null; busy=$?; kill -9 $!; wait $! 2>/dev/null; [ $busy != 0 ]", 0)]),
