@@ -76,11 +76,12 @@ guest g_invlpgb_tlbsync
 /* Read (RDI) until it changes, but not for ever; (RSI): how often it was read.  RAX: the last value */
 guest g_wait
 	mov	(%rdi), %rbx
-	mov	$1 << 23, %ecx
+	mov	$1 << 20, %ecx
 1:	incq	(%rsi)
 	mov	(%rdi), %rax
 	cmp	%rbx, %rax
 	jne	2f
+	pause			/* One thread may run both processors. */
 	loop	1b
 2:	vmmcall
 
