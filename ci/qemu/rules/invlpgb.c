@@ -5,6 +5,10 @@
 #define UD	6
 #define GP	13
 
+/* Of one ASID: with its nested translations, so that it is gone in all modes */
+#define ADDRESSES	(VALID_VA | VALID_ASID | INCLUDE_NESTED)
+#define EVERYTHING	(VALID_ASID | INCLUDE_NESTED)
+
 /* start.S: handlers that skip INVLPGB or TLBSYNC, and the vector of the exception */
 extern char skip_ud[], skip_gp[];
 extern u64 skipped_vector;
@@ -66,8 +70,8 @@ static void invlpgb_cpuid(struct vm *vm)
 	(void)vm;
 	expect(c.b >> 3 & 1, "CPUID has no INVLPGB");
 	expect(c.b >> 21 & 1, "CPUID says that INVLPGB flushes no nested translations");
-	expect((c.d & 0xffff) == config.invlpgb_count, "count: %ld, expected %ld", (u64)c.d & 0xffff,
-	       (u64)config.invlpgb_count);
+	expect((c.d & 0xffff) == config.invlpgb_count, "count: %ld, expected %ld",
+	       (u64)c.d & 0xffff, (u64)config.invlpgb_count);
 	expect(cpuid(0x8000000a, 0).d >> 24 & 1, "CPUID has no control over guests' INVLPGB");
 }
 
@@ -78,11 +82,11 @@ static void invlpgb_asid(struct vm *vm)
 	stale(vm, 0);
 	stale_global(vm, 1);
 	stale(b, 0);
-	invlpgb(VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(EVERYTHING, ASID(1));
 	gone(vm, 0, "INVLPGB of the ASID");
 	survives(vm, 1, "INVLPGB of the ASID, global");
 	survives(b, 0, "INVLPGB of another ASID");
-	invlpgb(VALID_ASID | INCLUDE_NESTED | INCLUDE_GLOBAL, ASID(1));
+	invlpgb(EVERYTHING | INCLUDE_GLOBAL, ASID(1));
 	gone(vm, 1, "INVLPGB of the ASID with global");
 	survives(b, 0, "INVLPGB of another ASID with global");
 }
@@ -111,18 +115,18 @@ static void invlpgb_address(struct vm *vm)
 	stale(vm, 1);
 	stale_global(vm, 2);
 	stale(b, 0);
-	invlpgb(gva(vm, 0) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(gva(vm, 0) | ADDRESSES, ASID(1));
 	gone(vm, 0, "INVLPGB of a page");
 	survives(vm, 1, "INVLPGB of another page");
-	invlpgb(gva(vm, 2) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(gva(vm, 2) | ADDRESSES, ASID(1));
 	survives(vm, 2, "INVLPGB of a page, global");
-	invlpgb(gva(vm, 2) | VALID_VA | VALID_ASID | INCLUDE_NESTED | INCLUDE_GLOBAL, ASID(1));
+	invlpgb(gva(vm, 2) | ADDRESSES | INCLUDE_GLOBAL, ASID(1));
 	gone(vm, 2, "INVLPGB of a page with global");
 	survives(b, 0, "INVLPGB of a page of another ASID");
 	invlpgb(gva(b, 0) | VALID_VA | INCLUDE_NESTED, 0);
 	gone(b, 0, "INVLPGB of a page of all ASIDs");
 	/* Without "valid", the address does not count. */
-	invlpgb(gva(vm, 7) | VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(gva(vm, 7) | EVERYTHING, ASID(1));
 	gone(vm, 1, "INVLPGB of an address that is not valid");
 }
 
@@ -132,7 +136,7 @@ static void invlpgb_range(struct vm *vm)
 
 	for (n = 0; n < 6; n++)
 		stale(vm, n);
-	invlpgb(gva(vm, 1) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1) | 3);
+	invlpgb(gva(vm, 1) | ADDRESSES, ASID(1) | 3);
 	survives(vm, 0, "the page before the range");
 	for (n = 1; n < 5; n++)
 		gone(vm, n, "INVLPGB of a range");
@@ -147,7 +151,7 @@ static void invlpgb_stride(struct vm *vm)
 
 	for (i = 0; i < ARRAY_SIZE(pages); i++)
 		stale(vm, pages[i]);
-	invlpgb(gva(vm, 0) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1) | PMD_STRIDE | 2);
+	invlpgb(gva(vm, 0) | ADDRESSES, ASID(1) | PMD_STRIDE | 2);
 	for (i = 0; i < ARRAY_SIZE(pages); i++) {
 		if (pages[i] % 512 || pages[i] == 1536)
 			survives(vm, pages[i], "INVLPGB with a stride of 2 MB");
@@ -166,7 +170,8 @@ static void invlpgb_large_page(struct vm *vm)
 		u64 more;
 		bool gone;
 	} cases[] = {
-		{ -2, 1, false }, { 512, 3, false }, { -2, 2, true }, { 511, 1, true }, { 100, 0, true },
+		{ -2, 1, false }, { 512, 3, false },
+		{ -2, 2, true }, { 511, 1, true }, { 100, 0, true },
 	};
 	u64 i;
 
@@ -185,7 +190,8 @@ static void invlpgb_large_page(struct vm *vm)
 		v = load(vm, 0);
 		expect(v == 1, "first access: read %lx", v);
 		*leaf = (u64)new | flags;
-		invlpgb((vm->va + cases[i].first * (long)PAGE_SIZE) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1) | cases[i].more);
+		invlpgb((vm->va + cases[i].first * (long)PAGE_SIZE) | ADDRESSES,
+			ASID(1) | cases[i].more);
 		v = load(vm, 0);
 		if (cases[i].gone || !config.model)
 			expect(v == 2, "case %ld: read %lx after INVLPGB of a part", i, v);
@@ -195,47 +201,46 @@ static void invlpgb_large_page(struct vm *vm)
 }
 
 /*
- * The entry above a table is cached: page 5 was never accessed.  In the nested tables, nothing of the
- * guest's page 5 was accessed, either.
+ * Give the upper level another table, in which page 5 has the data of page 0.  The entry above the
+ * old table is cached, but page 5 was never accessed.
  */
-static void invlpgb_final(struct vm *vm)
+static void another_table(struct vm *vm)
 {
-	u64 addr = vm->mode == NESTED_TABLE ? vm->pa : vm->va;
-	u64 *pde = entry(vm->mode == NESTED_TABLE ? vm->ncr3 : vm->cr3, addr, 2), *table = alloc(PAGE_SIZE), v;
+	u64 *root = vm->mode == NESTED_TABLE ? vm->ncr3 : vm->cr3;
+	u64 *pde = entry(root, vm->mode == NESTED_TABLE ? vm->pa : vm->va, 2);
+	u64 *table = alloc(PAGE_SIZE);
 
 	map_old(vm, 5);
 	stale(vm, 0);
-	/* Another table, in which page 5 has the data of page 0 */
 	memcpy(table, (void *)(*pde & PT_ADDR), PAGE_SIZE);
 	table[5] = table[0];
 	*pde = (*pde & ~PT_ADDR) | (u64)table;
-	v = load(vm, 5);
-	expect(v == (config.model ? old_data(vm, 5) : new_data(vm, 0)), "not flushed: read %lx", v);
-	invlpgb(gva(vm, 5) | VALID_VA | VALID_ASID | INCLUDE_NESTED | FINAL_ONLY, ASID(1));
-	v = load(vm, 5);
-	expect(v == (config.model ? old_data(vm, 5) : new_data(vm, 0)), "INVLPGB of the final translation of a page: read %lx", v);
-	invlpgb(VALID_ASID | INCLUDE_NESTED | FINAL_ONLY, ASID(1));
-	v = load(vm, 5);
-	expect(v == (config.model ? old_data(vm, 5) : new_data(vm, 0)), "INVLPGB of all final translations: read %lx", v);
-	invlpgb(gva(vm, 5) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1));
-	v = load(vm, 5);
-	expect(v == new_data(vm, 0), "INVLPGB of a page: read %lx", v);
 }
 
-/* The same, from an INVLPGB without an address */
+static void uses_table(struct vm *vm, bool old, const char *what)
+{
+	u64 v = load(vm, 5), want = old && config.model ? old_data(vm, 5) : new_data(vm, 0);
+
+	expect(v == want, "%s: read %lx, expected %lx", what, v, want);
+}
+
+static void invlpgb_final(struct vm *vm)
+{
+	another_table(vm);
+	uses_table(vm, true, "not flushed");
+	invlpgb(gva(vm, 5) | ADDRESSES | FINAL_ONLY, ASID(1));
+	uses_table(vm, true, "INVLPGB of the final translation of a page");
+	invlpgb(EVERYTHING | FINAL_ONLY, ASID(1));
+	uses_table(vm, true, "INVLPGB of all final translations");
+	invlpgb(gva(vm, 5) | ADDRESSES, ASID(1));
+	uses_table(vm, false, "INVLPGB of a page");
+}
+
 static void invlpgb_upper_levels(struct vm *vm)
 {
-	u64 addr = vm->mode == NESTED_TABLE ? vm->pa : vm->va;
-	u64 *pde = entry(vm->mode == NESTED_TABLE ? vm->ncr3 : vm->cr3, addr, 2), *table = alloc(PAGE_SIZE), v;
-
-	map_old(vm, 5);
-	stale(vm, 0);
-	memcpy(table, (void *)(*pde & PT_ADDR), PAGE_SIZE);
-	table[5] = table[0];
-	*pde = (*pde & ~PT_ADDR) | (u64)table;
-	invlpgb(VALID_ASID | INCLUDE_NESTED, ASID(1));
-	v = load(vm, 5);
-	expect(v == new_data(vm, 0), "INVLPGB of the ASID: read %lx", v);
+	another_table(vm);
+	invlpgb(EVERYTHING, ASID(1));
+	uses_table(vm, false, "INVLPGB of the ASID");
 }
 
 /* Translations of guest-physical addresses go only if they are asked for. */
@@ -247,32 +252,39 @@ static void invlpgb_nested(struct vm *vm)
 	survives(vm, 0, "INVLPGB of a page");
 	invlpgb(VALID_ASID | INCLUDE_GLOBAL, ASID(1));
 	survives(vm, 0, "INVLPGB of the ASID");
-	invlpgb(gva(vm, 0) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(gva(vm, 0) | ADDRESSES, ASID(1));
 	gone(vm, 0, "INVLPGB of a page with nested translations");
-	invlpgb(VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(EVERYTHING, ASID(1));
 	gone(vm, 1, "INVLPGB of the ASID with nested translations");
 }
 
-/* All fields at once, and each on its own, that a host must not use */
+static void raises_gp(u64 rax, u64 edx_ecx, const char *what)
+{
+	u64 vector = invlpgb_fault(rax, edx_ecx);
+
+	expect(vector == GP, "%s (RAX %lx, EDX and ECX %lx) raised %ld, not #GP", what, rax, edx_ecx,
+	       vector);
+}
+
 static void invlpgb_faults(struct vm *vm)
 {
-	u64 cr4 = read_cr(4), efer = rdmsr(MSR_EFER), all = VALID_VA | VALID_ASID | INCLUDE_NESTED | INCLUDE_GLOBAL, i;
+	u64 efer = rdmsr(MSR_EFER), all = gva(vm, 0) | ADDRESSES | INCLUDE_GLOBAL, i;
 
 	stale(vm, 0);
-	all |= gva(vm, 0);
 	for (i = 6; i < 12; i++)
-		expect(invlpgb_fault(all | 1ul << i, ASID(1)) == GP, "RAX bit %ld raised no #GP", i);
+		raises_gp(all | 1ul << i, ASID(1), "a reserved bit of RAX");
 	for (i = 16; i < 31; i++)
-		expect(invlpgb_fault(all, ASID(1) | 1ul << i) == GP, "ECX bit %ld raised no #GP", i);
+		raises_gp(all, ASID(1) | 1ul << i, "a reserved bit of ECX");
 	for (i = 28; i < 32; i++)
-		expect(invlpgb_fault(all, ASID(1) | 1ul << (32 + i)) == GP, "EDX bit %ld raised no #GP", i);
-	expect(invlpgb_fault(all, ASID(1) | (config.invlpgb_count + 1)) == GP, "a count above the maximum raised no #GP");
-	expect(invlpgb_fault(VALID_ASID, ASID(1) | (config.invlpgb_count + 1)) == GP, "a count above the maximum, without an address, raised no #GP");
-	expect(invlpgb_fault(all, ASID(asids())) == GP, "an ASID above the maximum raised no #GP");
-	expect(invlpgb_fault(all, ASID(0xffff)) == GP, "ASID 0xffff raised no #GP");
-	expect(invlpgb_fault(all | VALID_PCID, ASID(1) | PCID(1)) == GP, "a PCID without CR4.PCIDE raised no #GP");
+		raises_gp(all, ASID(1) | 1ul << (32 + i), "a reserved bit of EDX");
+	i = ASID(1) | (config.invlpgb_count + 1);
+	raises_gp(all, i, "a count above the maximum");
+	raises_gp(VALID_ASID, i, "a count above the maximum, without an address,");
+	raises_gp(all, ASID(asids()), "an ASID above the maximum");
+	raises_gp(all, ASID(0xffff), "ASID 0xffff");
+	raises_gp(all | VALID_PCID, ASID(1) | PCID(1), "a PCID without CR4.PCIDE");
 	wrmsr(MSR_EFER, efer & ~EFER_SVME);
-	expect(invlpgb_fault(all, ASID(1)) == GP, "an ASID without EFER.SVME raised no #GP");
+	raises_gp(all, ASID(1), "an ASID without EFER.SVME");
 	i = invlpgb_fault(all, ASID(0));
 	wrmsr(MSR_EFER, efer);
 	expect(!i, "ASID 0 without EFER.SVME raised exception %ld", i);
@@ -286,13 +298,13 @@ static void invlpgb_faults(struct vm *vm)
 	survives(vm, 0, "INVLPGB of something else");
 	invlpgb(all, ASID(1));
 	gone(vm, 0, "INVLPGB");
-	expect(read_cr(4) == cr4, "CR4 is %lx", read_cr(4));
 }
 
 /* The host's own translations, which are those of ASID 0 */
 static void invlpgb_host(struct vm *vm)
 {
-	u64 at = (u64)alloc(SIZE_2M), *pde = entry((u64 *)read_cr(3), at, 2), old = *pde, *other = alloc(SIZE_2M);
+	u64 at = (u64)alloc(SIZE_2M), *other = alloc(SIZE_2M);
+	u64 *pde = entry((u64 *)read_cr(3), at, 2), old = *pde;
 
 	(void)vm;
 	*(volatile u64 *)at = 1;
@@ -304,7 +316,8 @@ static void invlpgb_host(struct vm *vm)
 	*pde = old;
 	invlpgb(VALID_ASID, ASID(0));
 	tlbsync();
-	expect(*(volatile u64 *)at == 1, "the host reads %lx after INVLPGB without an address", *(volatile u64 *)at);
+	expect(*(volatile u64 *)at == 1, "the host reads %lx after INVLPGB without an address",
+	       *(volatile u64 *)at);
 }
 
 /* Without the bit in the VMCB there are no such instructions, whatever is intercepted. */
@@ -363,7 +376,8 @@ static void to_user(struct vm *vm)
 static const struct {
 	u64 rax, edx_ecx;
 } illegal[] = {
-	{ 1 << 6, 0 }, { 1 << 11, 0 }, { 0, 1 << 16 }, { 0, 1 << 30 }, { 0, ASID(1u << 28) }, { 0, ASID(1u << 31) },
+	{ 1 << 6, 0 }, { 1 << 11, 0 }, { 0, 1 << 16 }, { 0, 1 << 30 },
+	{ 0, ASID(1u << 28) }, { 0, ASID(1u << 31) },
 	{ VALID_VA, 0xffff }, { VALID_ASID, ASID(0xffff) }, { VALID_PCID, PCID(1) },
 };
 
@@ -400,7 +414,8 @@ static void exits(struct vm *vm, guest_code *code, u64 rdi, u64 rsi, u64 exit_co
 	struct vmcb *c = vm->vmcb;
 
 	ends(vm, code, rdi, rsi, exit_code);
-	expect(c->rip == (u64)code + offset && c->nrip == c->rip + 3, "exit code %lx: RIP %lx, nRIP %lx", exit_code, c->rip, c->nrip);
+	expect(c->rip == (u64)code + offset && c->nrip == c->rip + 3,
+	       "exit code %lx: RIP %lx, nRIP %lx", exit_code, c->rip, c->nrip);
 }
 
 /* Offset of INVLPGB in g_invlpgb */
@@ -420,7 +435,8 @@ static void invlpgb_intercepted(struct vm *vm)
 		exits(vm, g_invlpgb, illegal[i].rax, illegal[i].edx_ecx, EXIT_INVLPGB, OFFSET);
 	c->intercept3 = INTERCEPT_INVLPGB_ILLEGAL;
 	for (i = 0; i < ARRAY_SIZE(illegal); i++)
-		exits(vm, g_invlpgb, illegal[i].rax, illegal[i].edx_ecx, EXIT_INVLPGB_ILLEGAL, OFFSET);
+		exits(vm, g_invlpgb, illegal[i].rax, illegal[i].edx_ecx, EXIT_INVLPGB_ILLEGAL,
+		      OFFSET);
 	survives(vm, 0, "INVLPGB intercepted");
 	guest_ok(vm, g_tlbsync, 0, 0);
 	guest_ok(vm, g_invlpgb, INCLUDE_GLOBAL, 0);
@@ -451,8 +467,10 @@ static void invlpgb_counters(struct vm *vm)
 	invlpgb(VALID_ASID, ASID(2));
 	invlpgb(0, ASID(1));
 	tlbsync();
-	expect(counter(C_INVLPGB) - n == 2, "invlpgb grew by %ld, expected 2", counter(C_INVLPGB) - n);
-	expect(counter(C_TLBSYNC) - syncs == 1, "tlbsync grew by %ld, expected 1", counter(C_TLBSYNC) - syncs);
+	expect(counter(C_INVLPGB) - n == 2, "invlpgb grew by %ld, expected 2",
+	       counter(C_INVLPGB) - n);
+	expect(counter(C_TLBSYNC) - syncs == 1, "tlbsync grew by %ld, expected 1",
+	       counter(C_TLBSYNC) - syncs);
 	wrmsr(MSR_SELECT, ~0ul);
 }
 
@@ -471,9 +489,10 @@ static void invlpgb_no_control(struct vm *vm)
 /* A processor without flushes of nested translations */
 static void invlpgb_no_nested(struct vm *vm)
 {
-	expect(!(cpuid(0x80000008, 0).b >> 21 & 1), "CPUID says that INVLPGB flushes nested translations");
+	expect(!(cpuid(0x80000008, 0).b >> 21 & 1),
+	       "CPUID says that INVLPGB flushes nested translations");
 	stale(vm, 0);
-	expect(invlpgb_fault(VALID_ASID | INCLUDE_NESTED, ASID(1)) == GP, "INVLPGB with nested translations raised no #GP");
+	raises_gp(EVERYTHING, ASID(1), "INVLPGB with nested translations");
 	survives(vm, 0, "INVLPGB that raised #GP");
 	invlpgb(VALID_ASID, ASID(1));
 	gone_for_guest(vm, 0, "INVLPGB");
@@ -494,8 +513,8 @@ static void second_sees(struct vm *vm, bool old, const char *what)
 
 	there = vm;
 	on_second_cpu(second_loads);
-	expect(there_saw == want, "%s: the second processor read %lx with ASID %ld, expected %lx", what, there_saw,
-	       (u64)vm->vmcb->asid, want);
+	expect(there_saw == want, "%s: the second processor read %lx with ASID %ld, expected %lx",
+	       what, there_saw, (u64)vm->vmcb->asid, want);
 }
 
 /* Both processors have the old translation of page 0. */
@@ -505,7 +524,8 @@ static void cached_on_both(struct vm *vm)
 	load(vm, 0);
 	there = vm;
 	on_second_cpu(second_loads);
-	expect(there_saw == old_data(vm, 0), "first access on the second processor: read %lx", there_saw);
+	expect(there_saw == old_data(vm, 0), "first access on the second processor: read %lx",
+	       there_saw);
 	map_new(vm, 0);
 	survives(vm, 0, "not flushed");
 	second_sees(vm, true, "not flushed");
@@ -517,7 +537,7 @@ static void broadcast(struct vm *vm)
 
 	cached_on_both(vm);
 	cached_on_both(b);
-	invlpgb(gva(vm, 0) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(gva(vm, 0) | ADDRESSES, ASID(1));
 	tlbsync();
 	second_sees(vm, false, "INVLPGB of a page");
 	gone(vm, 0, "INVLPGB of a page");
@@ -575,7 +595,7 @@ static void broadcast_to_running(struct vm *vm)
 	while (*rounds < 100)
 		asm volatile("pause");
 	map_new(vm, 0);
-	invlpgb(gva(vm, 0) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(gva(vm, 0) | ADDRESSES, ASID(1));
 	tlbsync();
 	wait_for_second_cpu();
 	expect(there_saw == new_data(vm, 0), "the running guest read %lx", there_saw);
@@ -588,29 +608,32 @@ static void second_reads(void)
 	there_saw = *host_address;
 }
 
+static void second_reads_in_host(u64 want, const char *what)
+{
+	on_second_cpu(second_reads);
+	expect(there_saw == want, "%s: the host of the second processor read %lx", what, there_saw);
+}
+
 static void broadcast_to_host(struct vm *vm)
 {
-	u64 at = (u64)alloc(SIZE_2M), *pde = entry((u64 *)read_cr(3), at, 2), old = *pde, *other = alloc(SIZE_2M);
+	u64 at = (u64)alloc(SIZE_2M), *other = alloc(SIZE_2M);
+	u64 *pde = entry((u64 *)read_cr(3), at, 2), old = *pde;
 
 	(void)vm;
 	host_address = (u64 *)at;
 	*host_address = 1;
 	*other = 2;
-	on_second_cpu(second_reads);
+	second_reads_in_host(1, "first access");
 	*pde = (old & ~PT_ADDR) | (u64)other;
 	invlpgb(at | VALID_VA | VALID_ASID, ASID(0));
-	if (config.late) {
-		on_second_cpu(second_reads);
-		expect(there_saw == 1, "the host of the second processor reads %lx before TLBSYNC", there_saw);
-	}
+	if (config.late)
+		second_reads_in_host(1, "INVLPGB, no TLBSYNC");
 	tlbsync();
-	on_second_cpu(second_reads);
-	expect(there_saw == 2, "the host of the second processor reads %lx after INVLPGB", there_saw);
+	second_reads_in_host(2, "INVLPGB");
 	*pde = old;
 	invlpgb(at | VALID_VA | VALID_ASID, ASID(0));
 	tlbsync();
-	on_second_cpu(second_reads);
-	expect(there_saw == 1, "the host of the second processor reads %lx after INVLPGB again", there_saw);
+	second_reads_in_host(1, "INVLPGB again");
 }
 
 #define ROUNDS	500
@@ -647,11 +670,11 @@ static void second_syncs(void)
 	tlbsync();
 }
 
-/* Other processors need not obey before TLBSYNC, which has to come from the processor that has executed INVLPGB. */
+/* Other processors need not obey before the TLBSYNC of the processor that has executed INVLPGB. */
 static void late(struct vm *vm)
 {
 	cached_on_both(vm);
-	invlpgb(gva(vm, 0) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1));
+	invlpgb(gva(vm, 0) | ADDRESSES, ASID(1));
 	gone(vm, 0, "INVLPGB, no TLBSYNC");
 	second_sees(vm, true, "INVLPGB, no TLBSYNC");
 	on_second_cpu(second_syncs);
@@ -681,13 +704,14 @@ static void late_for_ever(struct vm *vm)
 
 	cached_on_both(vm);
 	for (i = 0; i < LATE_MAX; i++)
-		invlpgb(VALID_ASID | INCLUDE_NESTED, ASID(1));
+		invlpgb(EVERYTHING, ASID(1));
 	second_sees(vm, true, "INVLPGB, no TLBSYNC");
 	invlpgb(VALID_ASID, ASID(2));
 	there = vm;
 	for (i = 0; i < 1000 && there_saw != new_data(vm, 0); i++)
 		on_second_cpu(second_loads);
-	expect(there_saw == new_data(vm, 0), "many INVLPGBs, no TLBSYNC: the second processor read %lx", there_saw);
+	expect(there_saw == new_data(vm, 0),
+	       "many INVLPGBs, no TLBSYNC: the second processor read %lx", there_saw);
 	tlbsync();
 }
 
