@@ -665,6 +665,67 @@ static void tlbsync_on_both(struct vm *vm)
 	second_sees(vm, vm->mode == NESTED_TABLE, "INVLPGB");
 }
 
+/* In a guest without CR4.PCIDE */
+static bool is_legal(u64 rax, u64 edx_ecx)
+{
+	u64 ecx = (u32)edx_ecx, edx = edx_ecx >> 32;
+
+	return !(rax & 0xfc0) && !(ecx & 0x7fff0000) && !(edx & 0xf0000000) &&
+	       (ecx & 0xffff) <= config.invlpgb_count &&
+	       (!(rax & VALID_ASID) || (edx & 0xffff) < asids()) &&
+	       (!(rax & VALID_PCID) || !(edx >> 16));
+}
+
+static u64 next_random(u64 *state)
+{
+	*state ^= *state << 13;
+	*state ^= *state >> 7;
+	*state ^= *state << 17;
+	return *state;
+}
+
+static void random_operands(struct vm *vm, u64 seed)
+{
+	u64 rax, edx_ecx, how, i;
+
+	for (i = 0; i < 400; i++) {
+		rax = next_random(&seed);
+		edx_ecx = next_random(&seed);
+		how = next_random(&seed);
+		/* Few are legal unless most bits that must be zero are. */
+		if (how & 1)
+			rax &= ~0xfc0ul;
+		if (how & 2)
+			edx_ecx &= 0x0fff001f8000000f;
+		if (how & 4)
+			edx_ecx &= 0xf000ffffffffffff;
+		ends(vm, how & 8 ? g_invlpgb : g_invlpgb_tlbsync, rax, edx_ecx,
+		     is_legal(rax, edx_ecx) ? EXIT_VMMCALL : EXIT_EXCP(GP));
+	}
+}
+
+static void second_is_random(void)
+{
+	random_operands(there, 0x853c49e6748fea9b);
+}
+
+/* Two virtual processors of a guest use any operands at once, and reach no other guest. */
+static void random_guest(struct vm *vm)
+{
+	struct vm *second = vm_like(vm, 1), *b = vm_like(vm, 2);
+
+	cached_on_both(b);
+	vm->vmcb->np_enable |= ENABLE_INVLPGB;
+	second->vmcb->np_enable |= ENABLE_INVLPGB;
+	there = second;
+	start_on_second_cpu(second_is_random);
+	random_operands(vm, 0xda3e39cb94b95bdb);
+	wait_for_second_cpu();
+	guest_ok(vm, g_tlbsync, 0, 0);
+	survives(b, 0, "INVLPGBs of another guest");
+	second_sees(b, true, "INVLPGBs of another guest");
+}
+
 static void second_syncs(void)
 {
 	tlbsync();
@@ -749,6 +810,7 @@ void invlpgb_tests(void)
 		{ "invlpgb-broadcast-to-running", broadcast_to_running, ALL_MODES },
 		{ "invlpgb-broadcast-to-host", broadcast_to_host, NPT_OFF },
 		{ "tlbsync-on-both", tlbsync_on_both, ALL_MODES },
+		{ "invlpgb-random-guest", random_guest, ALL_MODES },
 	};
 	static const struct test smp_late[] = {
 		{ "invlpgb-late", late, ALL_MODES },
