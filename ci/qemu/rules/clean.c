@@ -559,6 +559,18 @@ static u64 look_intercept3(struct vm *vm)
 }
 FIELD_TEST(clean_intercept3, CLEAN_INTERCEPTS, set_intercept3, look_intercept3)
 
+static void set_enable_invlpgb(struct vm *vm, bool second)
+{
+	vm->vmcb->np_enable = (vm->vmcb->np_enable & ~ENABLE_INVLPGB) | (second ? ENABLE_INVLPGB : 0);
+}
+
+static u64 look_enable_invlpgb(struct vm *vm)
+{
+	guest(vm, g_tlbsync, 0, 0);
+	return vm->vmcb->exit_code;
+}
+FIELD_TEST(clean_enable_invlpgb, CLEAN_NP, set_enable_invlpgb, look_enable_invlpgb)
+
 static void set_lbr(struct vm *vm, bool second)
 {
 	vm->vmcb->lbr_ctl = V_LBR;
@@ -637,6 +649,9 @@ void clean_tests(void)
 		{ "clean-10-lbr", clean_lbr, ALL_MODES },
 		{ "clean-10-lbr-saved", clean_lbr_saved, ALL_MODES },
 	};
+	static const struct test invlpgb[] = {
+		{ "clean-4-enable-invlpgb", clean_enable_invlpgb, ALL_MODES },
+	};
 	/* Without the model, a guest cannot tell which ASID it has. */
 	static const struct test model[] = {
 		{ "clean-2-asid", clean_asid, ALL_MODES },
@@ -648,6 +663,7 @@ void clean_tests(void)
 
 	run_tests("clean", tests, ARRAY_SIZE(tests));
 	run_tests("clean-zen", zen, ARRAY_SIZE(zen));
+	run_tests("clean-invlpgb", invlpgb, ARRAY_SIZE(invlpgb));
 	if (config.model)
 		run_tests("clean", model, ARRAY_SIZE(model));
 	if (config.clean)

@@ -330,7 +330,7 @@ static void counters_totals(struct vm *vm)
 		"pschit", "pscfill", "ctl_0", "ctl_all", "ctl_asid", "ctl_nonglobal",
 		"ctl_reserved", "invlpga", "invlpg", "movcr3", "crefer", "other", "dropped",
 		"evicted", "stale", "stale_rights", "audit", "audit_rights", "window",
-		"clean_reload", "clean_hit", "movcr3_noflush", "invpcid",
+		"clean_reload", "clean_hit", "movcr3_noflush", "invpcid", "invlpgb", "tlbsync",
 	};
 	u64 n;
 

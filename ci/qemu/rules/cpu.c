@@ -60,6 +60,12 @@ void cpu_end_of_interrupt(void)
 	APIC_EOI = 0;
 }
 
+/* Have HANDLER called for an exception of any processor; NULL: it is unexpected again. */
+void cpu_handle_exception(u32 vector, void *handler)
+{
+	idt[vector] = gate(handler ? handler : exception_stubs + 16 * vector);
+}
+
 void cpu_mask_interrupts(void)
 {
 	outb(0x21, 0xff);

@@ -51,6 +51,40 @@ guest g_invpcid
 	invpcid	(%rsi), %rdi
 	vmmcall
 
+/* RDI: RAX, RSI: EDX and ECX */
+	.macro invlpgb_with_arguments
+	mov	%rdi, %rax
+	mov	%esi, %ecx
+	mov	%rsi, %rdx
+	shr	$32, %rdx
+	invlpgb
+	.endm
+
+guest g_invlpgb
+	invlpgb_with_arguments
+	vmmcall
+
+guest g_tlbsync
+	tlbsync
+	vmmcall
+
+guest g_invlpgb_tlbsync
+	invlpgb_with_arguments
+	tlbsync
+	vmmcall
+
+/* Read (RDI) until it changes, but not for ever; (RSI): how often it was read.  RAX: the last value */
+guest g_wait
+	mov	(%rdi), %rbx
+	mov	$1 << 20, %ecx
+1:	incq	(%rsi)
+	mov	(%rdi), %rax
+	cmp	%rbx, %rax
+	jne	2f
+	pause			/* One thread may run both processors. */
+	loop	1b
+2:	vmmcall
+
 guest g_movcr3
 	mov	%rdi, %cr3
 	vmmcall

@@ -203,7 +203,7 @@ static u32 number(const char *s)
 	return n;
 }
 
-/* model=on clean=on flushbyasid=on oracle=N asids=N sev=N sevmin=N guests=N run=GROUP,... test=NAME */
+/* model=on clean=on flushbyasid=on late=on count=N oracle=N asids=N sev=N sevmin=N guests=N run=GROUP,... test=NAME */
 void read_cmdline(u32 *multiboot)
 {
 	const char *v;
@@ -225,6 +225,10 @@ void read_cmdline(u32 *multiboot)
 			config.clean = same(v, "on");
 		else if ((v = value_of(word, "flushbyasid")))
 			config.want_by_asid = same(v, "on");
+		else if ((v = value_of(word, "late")))
+			config.late = same(v, "on");
+		else if ((v = value_of(word, "count")))
+			config.invlpgb_count = number(v);
 		else if ((v = value_of(word, "oracle")))
 			config.oracle = number(v);
 		else if ((v = value_of(word, "asids")))
@@ -303,6 +307,7 @@ void main(u32 *multiboot)
 	fixes_tests();
 	zen_tests();
 	pcid_tests();
+	invlpgb_tests();
 	sev_tests();
 	printf("1..%ld\n", count);
 	finish(0);

@@ -403,6 +403,111 @@ static void pcid_host(struct vm *vm)
 	expect(read_cr(3) == cr3, "CR3 is %lx", read_cr(3));
 }
 
+/* The host needs CR4.PCIDE to name a PCID. */
+static void invlpgb_with_pcid(u64 rax, u64 edx_ecx)
+{
+	u64 cr4 = read_cr(4);
+
+	write_cr(4, cr4 | CR4_PCIDE);
+	invlpgb(rax | VALID_PCID | VALID_ASID | INCLUDE_NESTED, edx_ecx);
+	write_cr(4, cr4);
+}
+
+static void gone_everywhere(struct vm *vm, u64 pcid, u64 n, const char *what)
+{
+	to(vm, pcid);
+	gone(vm, n, what);
+}
+
+static void invlpgb_pcid(struct vm *vm)
+{
+	struct vm *b = for_invpcid(vm);
+
+	invlpgb_with_pcid(0, ASID(1) | PCID(1));
+	gone_everywhere(vm, 1, 0, "INVLPGB of a PCID");
+	gone_everywhere(vm, 1, 1, "INVLPGB of a PCID");
+	survives_in(vm, 1, 2, "INVLPGB of a PCID, global");
+	survives_in(vm, 2, 0, "INVLPGB of another PCID");
+	survives_in(b, 1, 0, "INVLPGB of a PCID, another ASID");
+}
+
+static void invlpgb_pcid_address(struct vm *vm)
+{
+	struct vm *b = for_invpcid(vm);
+
+	invlpgb_with_pcid(gva(vm, 0) | VALID_VA, ASID(1) | PCID(1));
+	invlpgb_with_pcid(gva(vm, 2) | VALID_VA, ASID(1) | PCID(1));
+	gone_everywhere(vm, 1, 0, "INVLPGB of a page of a PCID");
+	survives_in(vm, 1, 1, "INVLPGB of another page");
+	survives_in(vm, 1, 2, "INVLPGB of a page of a PCID, global");
+	survives_in(vm, 2, 0, "INVLPGB of a page of another PCID");
+	survives_in(b, 1, 0, "INVLPGB of a page of a PCID, another ASID");
+	invlpgb_with_pcid(gva(vm, 0) | VALID_VA | INCLUDE_GLOBAL, ASID(1) | PCID(2) | 2);
+	gone_everywhere(vm, 2, 0, "INVLPGB of a range of a PCID");
+	gone_everywhere(vm, 2, 1, "INVLPGB of a range of a PCID");
+	gone_everywhere(vm, 2, 2, "INVLPGB of a range of a PCID with global");
+	survives_in(vm, 1, 1, "INVLPGB of a range of another PCID");
+}
+
+static void invlpgb_pcid_global(struct vm *vm)
+{
+	struct vm *b = for_invpcid(vm);
+
+	invlpgb_with_pcid(INCLUDE_GLOBAL, ASID(1) | PCID(1));
+	gone_everywhere(vm, 1, 0, "INVLPGB of a PCID with global");
+	gone_everywhere(vm, 1, 2, "INVLPGB of a PCID with global");
+	survives_in(vm, 2, 0, "INVLPGB of another PCID with global");
+	survives_in(b, 1, 0, "INVLPGB of a PCID with global, another ASID");
+}
+
+static void invlpgb_all_pcids(struct vm *vm)
+{
+	struct vm *b = for_invpcid(vm);
+
+	/* The PCID is not valid, so that it does not count. */
+	invlpgb(gva(vm, 0) | VALID_VA | VALID_ASID | INCLUDE_NESTED, ASID(1) | PCID(7));
+	gone_everywhere(vm, 1, 0, "INVLPGB of a page");
+	gone_everywhere(vm, 2, 0, "INVLPGB of a page");
+	survives_in(vm, 1, 1, "INVLPGB of another page");
+	invlpgb(VALID_ASID | INCLUDE_NESTED, ASID(1) | PCID(7));
+	gone_everywhere(vm, 1, 1, "INVLPGB of an ASID");
+	gone_everywhere(vm, 2, 1, "INVLPGB of an ASID");
+	survives_in(vm, 2, 2, "INVLPGB of an ASID, global");
+	survives_in(b, 1, 0, "INVLPGB of another ASID");
+}
+
+static void invlpgb_pcid_guest(struct vm *vm)
+{
+	struct vm *b = for_invpcid(vm);
+
+	vm->vmcb->np_enable |= ENABLE_INVLPGB;
+	guest_ok(vm, g_invlpgb, VALID_PCID, PCID(1) | ASID(2));
+	gone_in(vm, 1, 0, "the guest's INVLPGB of a PCID");
+	survives_in(vm, 1, 2, "the guest's INVLPGB of a PCID, global");
+	survives_in(vm, 2, 0, "the guest's INVLPGB of another PCID");
+	survives_in(b, 1, 0, "INVLPGB of another guest");
+	guest_ok(vm, g_invlpgb, gva(vm, 0) | VALID_VA | VALID_PCID, PCID(2));
+	gone_in(vm, 2, 0, "the guest's INVLPGB of a page of a PCID");
+	survives_in(vm, 2, 1, "the guest's INVLPGB of another page");
+}
+
+static void invlpgb_pcid_faults(struct vm *vm)
+{
+	u64 cr4 = read_cr(4);
+
+	expect(invlpgb_fault(VALID_PCID, PCID(1)) == GP, "PCID 1 without CR4.PCIDE raised no #GP");
+	expect(!invlpgb_fault(VALID_PCID, PCID(0)), "PCID 0 without CR4.PCIDE raised an exception");
+	write_cr(4, cr4 | CR4_PCIDE);
+	expect(!invlpgb_fault(VALID_PCID, PCID(0xfff)), "PCID 0xfff raised an exception");
+	write_cr(4, cr4);
+	/* It is the guest's CR4 that counts. */
+	vm->vmcb->np_enable |= ENABLE_INVLPGB;
+	ends(vm, g_invlpgb, VALID_PCID, PCID(1), EXIT_EXCP(GP));
+	guest_ok(vm, g_invlpgb, VALID_PCID, PCID(0));
+	pcid_on(vm);
+	guest_ok(vm, g_invlpgb, VALID_PCID, PCID(0xfff));
+}
+
 void pcid_tests(void)
 {
 	static const struct test tests[] = {
@@ -428,5 +533,15 @@ void pcid_tests(void)
 		{ "pcid-host", pcid_host, NPT_OFF },
 	};
 
+	static const struct test with_invlpgb[] = {
+		{ "invlpgb-pcid", invlpgb_pcid, ALL_MODES },
+		{ "invlpgb-pcid-address", invlpgb_pcid_address, ALL_MODES },
+		{ "invlpgb-pcid-global", invlpgb_pcid_global, ALL_MODES },
+		{ "invlpgb-all-pcids", invlpgb_all_pcids, ALL_MODES },
+		{ "invlpgb-pcid-guest", invlpgb_pcid_guest, ALL_MODES },
+		{ "invlpgb-pcid-faults", invlpgb_pcid_faults, ALL_MODES },
+	};
+
 	run_tests("pcid", tests, ARRAY_SIZE(tests));
+	run_tests("invlpgb-pcid", with_invlpgb, ARRAY_SIZE(with_invlpgb));
 }

@@ -142,7 +142,13 @@ struct vmcb {
 #define INTERCEPT_VMSAVE	(1u << 3)
 
 /* intercept3 */
+#define INTERCEPT_INVLPGB	(1u << 0)
+#define INTERCEPT_INVLPGB_ILLEGAL (1u << 1)
 #define INTERCEPT_INVPCID	(1u << 2)
+#define INTERCEPT_TLBSYNC	(1u << 4)
+
+/* np_enable */
+#define ENABLE_INVLPGB		(1ul << 7)
 
 /* lbr_ctl */
 #define V_LBR			(1ul << 0)
@@ -166,7 +172,10 @@ struct vmcb {
 #define EXIT_VMMCALL		0x81
 #define EXIT_VMLOAD		0x82
 #define EXIT_VMSAVE		0x83
+#define EXIT_INVLPGB		0xa0
+#define EXIT_INVLPGB_ILLEGAL	0xa1
 #define EXIT_INVPCID		0xa2
+#define EXIT_TLBSYNC		0xa4
 #define EXIT_NPF		0x400
 #define EXIT_INVALID		(-1ul)
 
@@ -196,7 +205,7 @@ enum {
 	C_CTL_0, C_CTL_ALL, C_CTL_ASID, C_CTL_NONGLOBAL, C_CTL_RESERVED,
 	C_INVLPGA, C_INVLPG, C_MOVCR3, C_CREFER, C_OTHER, C_DROPPED, C_EVICTED,
 	C_STALE, C_STALE_RIGHTS, C_AUDIT, C_AUDIT_RIGHTS, C_WINDOW, C_CLEAN_RELOAD, C_CLEAN_HIT,
-	C_MOVCR3_NOFLUSH, C_INVPCID,
+	C_MOVCR3_NOFLUSH, C_INVPCID, C_INVLPGB, C_TLBSYNC,
 	C_MAX,
 };
 
@@ -229,6 +238,7 @@ guest_code g_nop, g_load, g_store, g_load_invlpg_load, g_call, g_invlpg, g_invlp
 	   g_read_dr7, g_read_ds, g_write_cr2, g_write_cr0, g_write_cr4, g_flip_cr0, g_flip_cr4,
 	   g_rdmsr, g_wrmsr, g_rdtsc, g_in, g_cpuid, g_hlt, g_wrpkru, g_rsp, g_rax, g_flags,
 	   g_sgdt, g_sidt, g_ud2, g_int3, g_int_40, g_read_dr4, g_write_cr8, g_spin, g_count, g_return,
+	   g_invlpgb, g_tlbsync, g_invlpgb_tlbsync, g_wait,
 	   g_lmsw, g_trap_flag, g_invpcid, g32_write_cr4, g_vmload, g_vmsave, g_rdtscp, g_pause, g_lbr_record, g_lbr_not_taken, g_lbr_ud2,
 	   g_lbr_jmp, g_lbr_jmp_reg, g_lbr_jmp_mem, g_lbr_jnz, g_lbr_jrcxz, g_lbr_loop,
 	   g_lbr_call, g_lbr_call_reg, g_lbr_ret, g_lbr_iret, g_lbr_lret,
@@ -263,6 +273,8 @@ struct config {
 	u32 sev_guests;		/* the security processor's limit */
 	bool by_asid;		/* CPUID says FLUSHBYASID */
 	bool want_by_asid;
+	bool late;		/* INVLPGB reaches the other processor at TLBSYNC */
+	u32 invlpgb_count;	/* the maximum */
 	const char *run, *test;
 };
 extern struct config config;
@@ -297,6 +309,7 @@ void wait_for_second_cpu(void);
 void interrupt_first_cpu(void);
 void cpu_enable_interrupt(u32 vector, void *handler);
 void cpu_end_of_interrupt(void);
+void cpu_handle_exception(u32 vector, void *handler);
 
 /* vm.c */
 struct vm *vm_new(enum mode mode, u32 asid);
@@ -352,7 +365,21 @@ void reset_tests(void);
 void fixes_tests(void);
 void zen_tests(void);
 void pcid_tests(void);
+void invlpgb_tests(void);
 void sev_tests(void);
+
+/* invlpgb.c: operands of INVLPGB in RAX, and of EDX and ECX as one number */
+#define VALID_VA		(1ul << 0)
+#define VALID_PCID		(1ul << 1)
+#define VALID_ASID		(1ul << 2)
+#define INCLUDE_GLOBAL		(1ul << 3)
+#define FINAL_ONLY		(1ul << 4)
+#define INCLUDE_NESTED		(1ul << 5)
+#define PMD_STRIDE		(1ul << 31)
+#define ASID(n)			((u64)(n) << 32)
+#define PCID(n)			((u64)(n) << 48)
+u64 invlpgb_fault(u64 rax, u64 edx_ecx);
+void invlpgb(u64 rax, u64 edx_ecx);
 
 /* x86 */
 static inline void outb(u16 port, u8 v)

@@ -131,6 +131,17 @@ exception_stubs:
 	jmp	exception_common
 	.set vector, vector + 1
 	.endr
+/* INVLPGB and TLBSYNC have three bytes each.  Skip the instruction, and say which exception it raised. */
+	.globl skip_ud, skip_gp
+skip_gp:
+	movq	$13, skipped_vector
+	add	$8, %rsp
+	jmp	1f
+skip_ud:
+	movq	$6, skipped_vector
+1:	addq	$3, (%rsp)
+	iretq
+
 exception_common:
 	pop	%rdi			/* vector */
 	pop	%rsi			/* error code */
