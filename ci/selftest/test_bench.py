@@ -28,13 +28,13 @@ class Mutants(VerbTest):
     def test_only_the_cases_that_have_to_fail(self):
         tests = mutants.Tests(["svm_tlb_flush_tes[t]@1", "svm_nested_asid_schemes_test?nested_tlb_max_age=3600000?-T?never_flushes@1"])
         tests.cases = ("init", "xen")
-        rows = mutants.rows("idle", tests, 2)
+        rows = [r for _, r in mutants.rows("idle", tests, 2)]
         self.assertEqual([r.partition(" -- ")[2] for r in rows], ["-t init -t xen", "-T never_flushes -t init -t xen"] * 2)
         self.assertTrue(all("kvm.mutant=idle seed:" in r for r in rows))
 
     def test_every_mutant_that_names_cases_has_them_in_its_rows(self):
         for name, tests in mutants.mutants().items():
-            for row in mutants.rows(name, tests, 1):
+            for _, row in mutants.rows(name, tests, 1):
                 self.assertEqual(row.count(" -t ") >= len(tests.cases), True, row)
 
     def test_seeds(self):
@@ -53,18 +53,20 @@ class Mutants(VerbTest):
         ran = []
 
         def run_rows(args, **_):
-            rows, out = args[args.index("--list") + 1], args[-1]
-            with open(rows, encoding="utf-8") as f:
-                ran.extend(f.read().splitlines())
+            out = args[-1]
             os.makedirs(out, exist_ok=True)
             with open(os.path.join(out, "selftests.tsv"), "w", encoding="utf-8") as f:
-                f.write("test\toutcome\tseconds\tcases\tnote\n")
-                for line, t in zip(ran[-len(matrix.read_list(rows)):], matrix.read_list(rows)):
-                    end = next((o for part, o in outcomes.items() if part in line), ("pass", "", ""))
-                    f.write("\t".join((t.name, end[0], "1.0", *end[1:])) + "\n")
+                f.write("test\tlevel\toutcome\tseconds\tcases\tnote\n")
+                for path, level in [(args[args.index(o) + 1], l) for o, l in (("--list", "0"), ("--vmx", "VMX")) if o in args]:
+                    lines = read(path).splitlines()
+                    ran.extend(lines if level == "0" else [f"{level} {l}" for l in lines])
+                    for line, t in zip(lines, matrix.read_list(path)):
+                        end = next((o for part, o in outcomes.items() if part in line), ("pass", "", ""))
+                        f.write("\t".join((t.name, level, end[0], "1.0", *end[1:])) + "\n")
         printed = io.StringIO()
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(mutants.subprocess, "run", run_rows))
+            stack.enter_context(mock.patch.object(mutants, "say_where", lambda what: what))
             stack.enter_context(mock.patch.object(mutants, "CACHE", os.path.join(self.dir, "kept")))
             stack.enter_context(mock.patch.dict(os.environ, {"CI": "", "KVM_TLB_SINCE": "", **env}))
             stack.enter_context(mock.patch.object(sys, "argv", ["mutants.py", image, out, models, str(seeds), *names]))
@@ -74,6 +76,20 @@ class Mutants(VerbTest):
 
     NAME = "no-flush-asid"
     KILLED = ("fail", "suite.one, suite.npt.two", "suite.one: why")
+
+    def test_one_of_an_unknown_machine(self):
+        write(self.path("ci/mutants/idle.patch"), "Rule: none\nMachine: z80\nTests: state_test\n\n+MUTANT(\"idle\")\n")
+        self.assert_refuses(self.verb("mutants"), "mutants", "ci/mutants/idle.patch", "write Machine: vmx")
+
+    def test_rows_of_both_machines(self):
+        on_vmx = next(n for n, t in mutants.mutants().items() if t.level == "VMX" and t.cases)
+        wanted = {self.NAME + " seed": self.KILLED, on_vmx + " seed": ("fail", "suite.three", "suite.three: why")}
+        status, text, ran, counts = self.tried(1, wanted, self.NAME, on_vmx)
+        self.assertEqual((status, counts), (0, [2, 0, 0]), text)
+        for name, level in ((self.NAME, ""), (on_vmx, "VMX "), ("none", "VMX "), ("none", "")):
+            self.assertTrue([r for r in ran if r.startswith(level) and r.startswith("VMX ") == bool(level) and f"mutant={name} " in r], (name, ran))
+        self.assertEqual(self.tried(1, {}, self.NAME, on_vmx)[::2], (0, []))
+        self.assertEqual([r for r in self.tried(1, {}, on_vmx, CI="true")[2] if not r.startswith("VMX ")], [])
 
     def test_killed_with_each_seed(self):
         status, text, ran, counts = self.tried(3, {self.NAME + " seed": self.KILLED}, self.NAME)

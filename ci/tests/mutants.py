@@ -20,17 +20,20 @@ import time
 
 import matrix
 import tap
-from guest import PR_SET_PDEATHSIG, libc
+from guest import PR_SET_PDEATHSIG, libc, say_where
 
 TOP = matrix.TOP
 CACHE = os.environ["CACHE"]
 LIMIT = 90
 # A verdict depends on these files, and on the image, which has the kernel, QEMU and the programs of the tests.
-SOURCES = ("tests/mutants.py", "tests/matrix.py", "lib/guest.py", "lib/machine.py", "lib/clock.py", "lib/tap.py")
+SOURCES = ("tests/mutants.py", "tests/matrix.py", "lib/guest.py", "lib/bochs.py", "lib/machine.py", "lib/clock.py", "lib/tap.py")
+# The lists of tests by the level, as in selftests.tsv, at which the tests run.
+LISTS = {"0": "ci/tests/selftests.list", "VMX": "ci/tests/selftests-vmx.list"}
 
 
 class Tests(list):
-    """The patterns of a mutant's tests, and the cases of which one has to fail, all if there are none."""
+    """The patterns of a mutant's tests, the level at which they run, and the cases of which one has to fail, all if there are none."""
+    level = "0"
     cases = ()
 
 
@@ -52,27 +55,32 @@ def mutants():
         if f'MUTANT("{name}")' not in text:
             matrix.die(f'{where} does not check MUTANT("{name}"), so it cannot be switched on: add the check')
         found[name] = Tests(m[1].split())
+        machine = re.search(r"^Machine: (.*)$", text, re.M)
+        if machine and machine[1] != "vmx":
+            matrix.die(f"{where} names the machine {machine[1]}: write Machine: vmx, or remove the line")
+        found[name].level = "VMX" if machine else "0"
         cases = re.search(r"^Cases: (\S.*)$", text, re.M)
         found[name].cases = tuple(cases[1].split()) if cases else ()
     return found
 
 
 def rows(name, patterns, seeds):
-    """Return lines for a list of tests: these tests in L0, with the mutant switched on, once for each seed."""
+    """Return levels with lines for lists of tests: these tests in L0, or on the machine with VMX, with the mutant switched on, once for each seed."""
     pcpus_of = {}
-    with open(os.path.join(TOP, "ci/tests/selftests.list"), encoding="utf-8") as f:
+    path = LISTS[patterns.level]
+    with open(os.path.join(TOP, path), encoding="utf-8") as f:
         listed = [l.split() for l in f if l.strip() and not l.startswith("#")]
-    tests = matrix.read_list(os.path.join(TOP, "ci/tests/selftests.list"))
+    tests = matrix.read_list(os.path.join(TOP, path))
     for pattern in patterns:
         # NAME@1 runs on one pCPU only.
         pattern, _, pcpus = pattern.partition("@")
         mine = [(t, w) for t, w in zip(tests, listed) if 0 in t.levels and matrix.called(t, pattern)]
         if not mine:
-            matrix.die(f"ci/mutants: {name}: no test in ci/tests/selftests.list that runs in L0 is called {pattern}")
+            matrix.die(f"ci/mutants: {name}: no test in {path} that runs in L0 is called {pattern}")
         for _, words in mine:
             pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
     # Only the cases that have to fail: in the others a mutant may hang.
-    only = [w for case in getattr(patterns, "cases", ()) for w in ("-t", case)]
+    only = [w for case in patterns.cases for w in ("-t", case)]
     # A mutant of SEV leaves charges and ASIDs behind that only a boot clears.  A property that no other mutant has gives it a machine of its own.
     number = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) if name != "none" else 0
     for words in list(pcpus_of):
@@ -80,8 +88,8 @@ def rows(name, patterns, seeds):
             end = words.index("--") if "--" in words else len(words)
             pcpus_of[(*words[:end], f"psp:max-guests={1024 + number}", *words[end:])] = pcpus_of.pop(words)
     # Lower the limits: most of these tests take seconds, and a mutant may make them hang.
-    return [" ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:],
-                      *(["--"] if only and "--" not in w else []), *only])
+    return [(patterns.level, " ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:],
+                                       *(["--"] if only and "--" not in w else []), *only]))
             for seed in range(1, seeds + 1) for w, pcpus in pcpus_of.items()]
 
 
@@ -125,53 +133,60 @@ class Verdicts:
         return "; ".join(f"{row}: {', '.join(whats)}" for row, whats in sorted(rows_of.items()))
 
 
-def run(image, out, model, lines):
+def run(image, out, model, rows_wanted):
     """Run the rows whose verdicts are not kept, and map the name of each mutant to its Verdicts."""
     rig = [model]
     for path in [os.path.join(image, "contents")] + [os.path.join(TOP, "ci", f) for f in SOURCES]:
         with open(path, encoding="utf-8") as source:
             rig.append(source.read())
+    # The image has QEMU, but not Bochs.
+    emulator = {level: [say_where("bochs")] if level == "VMX" else [] for level, _ in rows_wanted}
     # In CI, reuse only verdicts of the same run.
     since = float(os.environ.get("KVM_TLB_SINCE") or time.time()) if os.environ.get("CI") == "true" else 0
 
-    def kept(line):
-        key = "\n".join([line] + rig)
+    def kept(row):
+        key = "\n".join([row[1]] + rig + emulator[row[0]])
         return os.path.join(CACHE, "mutants", hashlib.sha256(key.encode()).hexdigest()[:32])
 
-    def is_kept(line):
-        return os.path.exists(kept(line)) and os.path.getmtime(kept(line)) >= since
+    def is_kept(row):
+        return os.path.exists(kept(row)) and os.path.getmtime(kept(row)) >= since
 
-    todo = [l for l in lines if not is_kept(l)]
-    rows_of = {}
+    todo = [r for r in rows_wanted if not is_kept(r)]
+    results_of = {}
     if todo:
         os.makedirs(out, exist_ok=True)
-        with open(out + ".list", "w", encoding="utf-8") as f:
-            f.write("\n".join(todo) + "\n")
+        lists = {level: f"{out}.{level}.list" for level, _ in todo}
+        for level, path in lists.items():
+            with open(path, "w", encoding="utf-8") as f:
+                f.writelines(line + "\n" for l, line in todo if l == level)
+        options = ["--levels", "0", "--list", lists["0"]] if "0" in lists else ["--levels", ""]
+        options += ["--vmx", lists["VMX"], "--no-vmx-oracle"] if "VMX" in lists else []
         start = time.monotonic()
         print(f"mutants: {len(todo)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
         with open(out + ".log", "w", encoding="utf-8") as log:
-            subprocess.run([sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), "--levels", "0", "--model", model, "--patience", "1", "--list", out + ".list",
-                            "-", image, out], stdout=log, stderr=log, check=False, preexec_fn=ends_with_its_parent)
+            subprocess.run([sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), *options, "--model", model, "--patience", "1", "-", image, out],
+                           stdout=log, stderr=log, check=False, preexec_fn=ends_with_its_parent)
         if not os.path.exists(out + "/selftests.tsv"):
             matrix.die(f"the tests did not run: see {out}.log")
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
         with open(out + "/selftests.tsv", encoding="utf-8") as f:
-            results = [{k: r[k] for k in ("test", "outcome", "seconds", "cases", "note")} for r in csv.DictReader(f, delimiter="\t")]
+            results = [{k: r[k] for k in ("test", "level", "outcome", "seconds", "cases", "note")} for r in csv.DictReader(f, delimiter="\t")]
         os.remove(out + "/selftests.tsv")
         os.makedirs(os.path.join(CACHE, "mutants"), exist_ok=True)
-        for line, test in zip(todo, matrix.read_list(out + ".list")):
-            rows_of[line] = [r for r in results if r["test"] == test.name]
-            # Do not keep a verdict if a test did not run.
-            if not any(r["note"].startswith("not run: ") for r in rows_of[line]):
-                with open(kept(line) + ".new", "w", encoding="utf-8") as f:
-                    json.dump(rows_of[line], f)
-                os.replace(kept(line) + ".new", kept(line))
+        for level, path in lists.items():
+            for row, test in zip([r for r in todo if r[0] == level], matrix.read_list(path)):
+                results_of[row] = [r for r in results if r["level"] == level and r["test"] == test.name]
+                # Do not keep a verdict if a test did not run.
+                if not any(r["note"].startswith("not run: ") for r in results_of[row]):
+                    with open(kept(row) + ".new", "w", encoding="utf-8") as f:
+                        json.dump(results_of[row], f)
+                    os.replace(kept(row) + ".new", kept(row))
     verdicts = collections.defaultdict(Verdicts)
-    for line in lines:
-        if line not in rows_of:
-            with open(kept(line), encoding="utf-8") as f:
-                rows_of[line] = json.load(f)
-        for r in rows_of[line]:
+    for row in rows_wanted:
+        if row not in results_of:
+            with open(kept(row), encoding="utf-8") as f:
+                results_of[row] = json.load(f)
+        for r in results_of[row]:
             verdicts[re.search(r"kvm\.mutant=(\S+)", r["test"])[1]].add(r)
     return verdicts
 
@@ -185,9 +200,12 @@ def main():
     names = names or list(known)
     if image == "-":
         return 0
-    lines = [l for n in names for l in rows(n, known[n], seeds)]
-    lines += rows("none", sorted({p for n in names for p in known[n]}), seeds)
-    results = {m: run(image, f"{out}/{m}", m, lines) for m in models}
+    wanted = [r for n in names for r in rows(n, known[n], seeds)]
+    for level in LISTS:
+        unbroken = Tests(sorted({p for n in names for p in known[n] if known[n].level == level}))
+        unbroken.level = level
+        wanted += rows("none", unbroken, seeds)
+    results = {m: run(image, f"{out}/{m}", m, wanted) for m in models}
 
     def verdict(model, name):
         survived = seeds - results[model][name].killed()
