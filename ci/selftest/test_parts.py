@@ -12,7 +12,7 @@ class Test(VerbTest):
     """scripts/test, with fake parts."""
 
     def parts(self, *arguments, **broken):
-        for name in ("build", "run", "mutants", "bench", "check", "ci/tests/l1", "ci/tests/lockdep", "ci/tests/stress", "ci/tests/foreign", "ci/build/qemu", "ci/qemu/rules/run", "ci/build/image",
+        for name in ("build", "run", "mutants", "bench", "check", "ci/tests/sev", "ci/tests/l1", "ci/tests/lockdep", "ci/tests/stress", "ci/tests/foreign", "ci/build/qemu", "ci/qemu/rules/run", "ci/build/image",
                      "ci/tests/kunit"):
             write(self.path(name if "/" in name else f"scripts/{name}"), "#!/bin/sh\n" + broken.get(name.replace("/", "_"), "echo fine\n"))
         write(self.path("ci/selftest/run.py"), "print('fine')\n")
@@ -26,13 +26,13 @@ class Test(VerbTest):
     def test_all_pass(self):
         done = self.parts(run=self.results(5, 0, 2))
         self.assert_ok(done)
-        self.assertTrue(done.out.endswith("\n12 passed, 0 failed, 2 skipped\n"), done.out)
+        self.assertTrue(done.out.endswith("\n13 passed, 0 failed, 2 skipped\n"), done.out)
         self.assertNotIn("failed in", done.out)
         lines = read(self.path("build/results/test.ktap")).splitlines()
-        self.assertEqual(lines[:3] + lines[-1:], ["KTAP version 1", "1..8", "  KTAP version 1", "ok 8 check"])
-        self.assertEqual(tap.count(lines), [12, 0, 2])
+        self.assertEqual(lines[:3] + lines[-1:], ["KTAP version 1", "1..9", "  KTAP version 1", "ok 9 check"])
+        self.assertEqual(tap.count(lines), [13, 0, 2])
         page = read(self.path("build/results/index.html"))
-        self.assertIn("<h1 class=good>12 passed, 0 failed, 2 skipped</h1>", page)
+        self.assertIn("<h1 class=good>13 passed, 0 failed, 2 skipped</h1>", page)
         self.assertIn("<tr><td>run</td><td class=good>passed</td><td class=n>5</td><td class=n>0</td><td class=n>2</td>", page)
         self.assertIn('<a href="run.out">log</a> <a href="run.ktap">KTAP</a>', page)
         self.assertNotIn("What failed", page)
@@ -40,7 +40,7 @@ class Test(VerbTest):
     def test_all_has_four_parts_more(self):
         done = self.parts("--all", run=self.results(5, 0, 2))
         self.assert_ok(done)
-        self.assertTrue(done.out.endswith("\n16 passed, 0 failed, 2 skipped\n"), done.out)
+        self.assertTrue(done.out.endswith("\n17 passed, 0 failed, 2 skipped\n"), done.out)
 
     def test_some_parts_in_their_order(self):
         done = self.parts("check", "kunit")
@@ -64,11 +64,11 @@ class Test(VerbTest):
                           bench="echo cannot >&2; exit 3", check="echo 'a: FAILED after 3 s'; exit 1")
         self.assertEqual(done.status, 1)
         page = read(self.path("build/results/index.html"))
-        self.assertIn("<h1 class=bad>12 passed, 3 failed, 0 skipped</h1>", page)
+        self.assertIn("<h1 class=bad>13 passed, 3 failed, 0 skipped</h1>", page)
         self.assertIn("<h2>What failed</h2>\n<h3>run: it</h3>\n<pre>why</pre>", page)
         _, _, end = done.out.partition("== done")
         self.assertEqual(end.splitlines()[1:], ["failed in run:", "FAIL: one", "    its reason", "failed in bench:", "cannot",
-                                                "failed in check:", "a: FAILED after 3 s", "12 passed, 3 failed, 0 skipped"])
+                                                "failed in check:", "a: FAILED after 3 s", "13 passed, 3 failed, 0 skipped"])
 
     def test_ctrl_c_ends_all_of_it(self):
         write(self.path("scripts/build"), "#!/bin/sh\n")
