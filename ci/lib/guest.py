@@ -30,6 +30,9 @@ MODELS["kvm"] = "host"
 MEMORY = {0: 4096, 1: 2048}
 L1_CPU = "host"
 CONSOLE_LINES = 25
+CRASH = re.compile(r"\b(BUG|Oops|panic|general protection|triple fault)\b")
+# Enough for the registers and the call trace.
+CRASH_LINES = 50
 
 
 class GuestError(Exception):
@@ -194,14 +197,15 @@ class Emulated:
         return {}
 
     def console_lines(self):
-        """Return (name of the level, lines) for each console: its last lines that are not blank."""
+        """Return (name of the level, lines) for each console: what it says from its first crash on, or else its last lines; none are blank."""
         for path, name in self.consoles.items():
             try:
                 with open(path, encoding="utf-8", errors="replace") as f:
-                    lines = [l.rstrip() for l in f.read().splitlines() if l.strip() and not self.noise.search(l)][-CONSOLE_LINES:]
+                    lines = [l.rstrip() for l in f.read().splitlines() if l.strip() and not self.noise.search(l)]
             except OSError:
                 lines = []
-            yield name, lines
+            crash = next((i for i, l in enumerate(lines) if CRASH.search(l)), None)
+            yield name, lines[-CONSOLE_LINES:] if crash is None else lines[crash:crash + CRASH_LINES]
 
     def last_lines(self):
         return "".join(f"    {name}: {l}\n" for name, lines in self.console_lines() for l in lines)
@@ -209,7 +213,7 @@ class Emulated:
     def last_words(self):
         """Return the line of the consoles that best tells why the guest died: the first one about a crash, or else the last one."""
         said = [f"{name}: {l}" for name, lines in self.console_lines() for l in lines]
-        crash = [l for l in said if re.search(r"\b(BUG|Oops|panic|general protection|triple fault)\b", l)]
+        crash = [l for l in said if CRASH.search(l)]
         return (crash[:1] or said[-1:] or ["the consoles are empty"])[0]
 
     def close(self):

@@ -163,6 +163,14 @@ class Boot(WithImage):
         self.assertEqual((result["outcome"], result["cases"]), ("fail", "s.one"), done)
         self.assertRegex(result["note"], "^s.one: the guest died: L0: it ended without an exit status .*; L0: .*Power down$")
 
+    def test_kernel_that_crashes(self):
+        say = [f"echo${{IFS}}'<1>{text}'>/dev/kmsg" for text in ("Oops:${IFS}0000", "RIP:${IFS}0010", "Kernel${IFS}panic")]
+        script = ";".join(say + ["for${IFS}i${IFS}in${IFS}$(seq${IFS}99);do${IFS}echo${IFS}'<1>more'>/dev/kmsg;done", "sleep${IFS}3", "poweroff${IFS}-f"])
+        got, done = self.matrix([f"sh 0 1 20 -- -c eval${{IFS}}\"{script}\""])
+        result, = got.values()
+        self.assertRegex(result["note"], r"the guest died: L0: it ended without an exit status .*; L0: \[.*\] Oops: 0000$")
+        self.assertRegex(done.out, r"(?m)^    +L0: .* Oops: 0000\n +L0: .* RIP: 0010\n +L0: .* Kernel panic\n +L0: .* more$")
+
     def test_what_a_killed_test_leaves_behind(self):
         # kvm_amd cannot be reloaded while a process that the killed test started is alive.
         got, _ = self.matrix(["sh 0 1 2 -- -c sleep${IFS}1000</dev/kvm&sleep${IFS}999", "pidof 0 1 20 npt=0 -- sleep"])

@@ -404,8 +404,8 @@ class Machine(machine.Machine):
                 print(f"{self.label}: {todo[current].name}: the guest died, so the test is retried: " + self.error.split("\n")[0], flush=True)
                 self.again.add(todo[current].name)
                 return todo[current:]
-            why = "the guest died: " + self.error.split("\n", maxsplit=1)[0]
-            self.done(todo[current], "fail", clock.now() - start, case + why, None, [(case.rstrip(": "), [why])])
+            why, *rest = ("the guest died: " + self.error).splitlines()
+            self.done(todo[current], "fail", clock.now() - start, case + why, None, [(case.rstrip(": "), [why] + rest)])
             reached = current + 1
         elif reached < len(todo):
             self.error = (died or "the guest ended early").split("\n")[0]

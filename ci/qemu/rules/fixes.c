@@ -17,6 +17,7 @@
 #define GIGA		1000000000ul
 #define INTERRUPTS	3000
 #define TRIES		5000
+#define PATCHES		20000
 #define VECTOR		IPI_VECTOR
 
 enum { DB = 1, BP = 3, OF = 4, UD = 6, DF = 8, NP = 11, GP = 13 };
@@ -83,6 +84,58 @@ static void vmrun_keeps_interrupts(struct vm *vm)
 	stop = true;
 	wait_for_second_cpu();
 	expect(tries < TRIES, "interrupt %ld was lost", taken + 1);
+}
+
+/* mov $PATCHED, %eax; ret.  The first function has a page to itself, the second one shares it with the functions that follow. */
+asm(".pushsection .text\n"
+    ".balign 4096\n"
+    "patched_alone: .byte 0xb8, 0, 0, 0, 0, 0xc3\n"
+    ".balign 4096\n"
+    "patched_with_others: .byte 0xb8, 0, 0, 0, 0, 0xc3\n"
+    ".popsection");
+extern u8 patched_alone[], patched_with_others[];
+
+static volatile u8 *volatile patched;
+static volatile u32 patches, seen, returned;
+
+static void run_patched(void)
+{
+	u32 n, value;
+
+	while (!stop) {
+		n = patches;
+		cpuid(0, 0);
+		value = ((u32 (*)(void))patched)();
+		if (n != seen) {
+			returned = value;
+			seen = n;
+		}
+	}
+}
+
+/* The other processor runs code while this one changes it, executes a serializing instruction, and must run the new code from then on. */
+static void patched_code(struct vm *vm)
+{
+	volatile u8 *const code[] = { patched_alone, patched_with_others };
+	u32 n, i;
+
+	(void)vm;
+	for (i = 0; i < ARRAY_SIZE(code) && !failed_so_far(); i++) {
+		patched = code[i];
+		patches = seen = 0;
+		stop = false;
+		start_on_second_cpu(run_patched);
+		for (n = 1; n <= PATCHES && !failed_so_far(); n++) {
+			patched[1] = n;
+			patches = n;
+			while (seen != n)
+				asm volatile("pause");
+			expect((u8)returned == (u8)n, "patch %ld of %s: the code is that of patch %ld", (u64)n,
+			       i ? "a page with other code" : "a page without other code", (u64)returned);
+		}
+		stop = true;
+		wait_for_second_cpu();
+	}
 }
 
 /* V_IRQ becomes deliverable because the guest lowers V_TPR. */
@@ -416,6 +469,7 @@ void fixes_tests(void)
 	/* For one thread per processor */
 	static const struct test races[] = {
 		{ "vmrun-keeps-interrupts", vmrun_keeps_interrupts, NPT_OFF },
+		{ "patched-code", patched_code, NPT_OFF },
 	};
 
 	run_tests("races", races, ARRAY_SIZE(races));
