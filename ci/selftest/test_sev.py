@@ -27,6 +27,11 @@ class Sev(VerbTest):
         self.assertFalse(self.same("LAUNCH_START policy=0 new=1 -> SUCCESS", "LAUNCH_START policy=0x4 new=1 -> SUCCESS"))
         self.assertFalse(self.same("LAUNCH_UPDATE_DATA handle=1 len=8192 -> SUCCESS", "LAUNCH_UPDATE_DATA handle=1 len=8192 -> INACTIVE"))
 
+    def test_module_that_refuses_to_load(self):
+        attempt = ["INIT flags=1 -> SUCCESS", "DF_FLUSH dirty=3 -> SUCCESS", "SHUTDOWN guests=0 -> SUCCESS"]
+        self.assertEqual(sev.normalized(attempt * 2), sev.normalized(attempt))
+        self.assertNotEqual(sev.normalized(self.LOG + attempt[2:] + attempt), sev.normalized(self.LOG + attempt[2:]))
+
     def test_a_case_that_does_not_exist(self):
         done = run([self.path("ci/tests/sev.py"), "base", "series", self.path("build/results/sev"), "nosuch"], {**self.env, "KVM_TLB_VERB": "test"})
         self.assert_refuses(done, "test", "there is no case nosuch", "smoke")
