@@ -43,27 +43,34 @@ FEW_TURNS = (4, 20)
 FEW_NOISE = 0.1
 
 # ci/bench/scenarios.toml explains the fields.
-Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS))
-# L1 boots twice, and a third time with an L2 that boots to its init and powers off: the additional time of the third boot is one turn.  It
-# is measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
-L2_BOOT = """
+Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
+                                              "l2 turns l2s l3",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, False))
+# L1 boots twice, and a third time with more turns of its L2: the additional time of the third boot is that of the additional turns.  It is
+# measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
+BOOTS = """
 boots() {
-	svm-tlb cputime /tmp/took sh "$1" || exit 1
+	svm-tlb cputime /tmp/took sh "/tmp/with-$1" || exit 1
 	took=$(cat /tmp/took)
-	echo "$2 turns, $((took - ${alone:-0})) TSC cycles per turn"
+	echo "$1 turns, $(((took - ${few:-0}) / $2)) TSC cycles per turn"
 	echo "NUMBER $(svm-tlb)"
 }
-cat >/tmp/without <<'END-without'
-WITHOUT
-END-without
-cat >/tmp/with <<'END-with'
-WITH
-END-with
-boots /tmp/without 0
-boots /tmp/without 0
-alone=$took
-boots /tmp/with 1
+cat >/tmp/with-FEW <<'END-few'
+L1-WITH-FEW
+END-few
+cat >/tmp/with-MANY <<'END-many'
+L1-WITH-MANY
+END-many
+boots FEW 1
+boots FEW 1
+few=$took
+boots MANY $((MANY - FEW))
+"""
+# Two L2s side by side, in L1
+SIDE_BY_SIDE = """
+({0}) & other=$!
+({1}) || exit 1
+wait $other
 """
 # The kernel that contains all variants, with none switched on: checking for variants takes instructions, too.
 SWITCH = "switch"
@@ -111,6 +118,25 @@ def kernels_of(s):
     return {*s.kernels, *(["part-nested"] if "nested" in s.command and not s.slow else [])}
 
 
+def boot_l1(s, turns):
+    """Return shell text that boots L1, in which L2s, or an L3 in an L2, boot and do a number of turns each.  Without a command, a turn is a boot of L2."""
+    def guest(level, name):
+        return below(level, name, f"{s.l2} {turns}" if s.l2 else "true", f"/tmp/{name}.console", 256)
+
+    if not s.l2 and not turns:
+        inner = "true"
+    elif s.l3:
+        inner = below(2, "l2", guest(3, "l3"), "/tmp/l2.console", 512, modules="kvm_amd")
+    elif s.l2s == 2:
+        inner = SIDE_BY_SIDE.format(guest(2, "l2a"), guest(2, "l2b"))
+    elif s.l2 == "workload request":
+        # What L2 writes to its console goes to a program in L1, whose answers are the console's input.
+        inner = f"set -o pipefail\nmkfifo /tmp/answers\n{{ {guest(2, 'l2')}\n}} </tmp/answers | workload answer >/tmp/answers"
+    else:
+        inner = guest(2, "l2")
+    return below(1, "l1", inner, "/dev/null", 640 + 256 * (s.l2s - 1) + 384 * s.l3)
+
+
 SCENARIOS = read_scenarios(os.path.join(TOP, "ci/bench/scenarios.toml"))
 CURVES = read_curves(os.path.join(TOP, "ci/bench/curves.toml"))
 
@@ -132,9 +158,9 @@ class Machine(machine.Machine):
         command = "cd /selftests\n"
         for i, s in enumerate(self.scenarios):
             if not s.command:
-                with_l2 = below(2, "l2", "true", "/tmp/l2.console", 256)
-                command += L2_BOOT.replace("NUMBER", str(i)).replace("WITHOUT", below(1, "l1", "true", "/dev/null", 640)) \
-                    .replace("WITH", below(1, "l1", with_l2, "/dev/null", 640))
+                few, many = s.turns
+                command += BOOTS.replace("NUMBER", str(i)).replace("L1-WITH-FEW", boot_l1(s, few)).replace("L1-WITH-MANY", boot_l1(s, many)) \
+                    .replace("FEW", str(few)).replace("MANY", str(many))
                 continue
             for v in self.variants(s):
                 if self.kernel == SWITCH:
@@ -169,7 +195,7 @@ class Machine(machine.Machine):
         more = turns[2] - turns[1]
         per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
         per_turn["instructions"] = int(runs[2][1])
-        # Ignore the first run: it also allocates memory that the kernel keeps for later runs.  For l2-boot there is no VM left to measure.
+        # Ignore the first run: it also allocates memory that the kernel keeps for later runs.  Where L1 boots, no VM is left to measure.
         per_turn["bytes"] = min(counts[1]["bytes"], counts[2]["bytes"]) / vms(scenario) if "bytes" in counts[2] else 0
         return per_turn
 
