@@ -31,7 +31,7 @@ def subjects():
 
 def cases():
     """Map each selftest (named by its file) and each KUnit suite that the patches add to its cases."""
-    found, fixtures_of = {}, {}
+    found, fixtures_of, suites = {}, {}, {}
     for path in paths("selftests/*.patch") + paths("patches/*.patch"):
         for part in re.split(r"(?m)^diff --git .*\n", read(path))[1:]:
             m = re.search(r"^\+\+\+ b/(\S+)\.c$", part, re.M)
@@ -40,9 +40,11 @@ def cases():
             name = os.path.basename(m[1])
             if path.startswith("patches/"):
                 suite = re.search(r'^\+\t\.name = "([\w-]+)",$', part, re.M)
-                if not suite or "KUNIT_CASE" not in part:
+                if suite:
+                    suites[name] = suite[1]
+                if name not in suites or "KUNIT_CASE" not in part:
                     continue
-                name = suite[1]
+                name = suites[name]
             mine = found.setdefault(name, set())
             # A patch may add cases to a program of an earlier patch.
             fixtures = fixtures_of.setdefault(name, set())
