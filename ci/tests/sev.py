@@ -19,6 +19,8 @@ from guest import Guest, GuestError, die, say_where
 
 # Seconds of ci/lib/clock.py for one boot with all its tests.
 TIMEOUT = 400
+# How many commands of the security processor are kept in OUTDIR.
+LOGGED = 20000
 KERNELS = ("base", "series")
 
 # tests: commands with the exit status that each must have, or a pair of these for base and series; a status of None stands for any but 0.
@@ -147,7 +149,7 @@ class Run(machine.Machine):
         if stale:
             self.problems.append(f"QEMU reported {stale} pages or translations of other guests")
         with open(os.path.join(OUT, f"{self.name_of_case}.{self.kernel}.txt"), "w", encoding="utf-8") as f:
-            f.writelines(l + "\n" for l in text + ["", "The security processor:"] + self.log)
+            f.writelines(l + "\n" for l in text + ["", f"The security processor's last commands, of {len(self.log)}:"] + self.log[-LOGGED:])
 
 
 def main():
