@@ -385,6 +385,52 @@ static void mov_cr4_reserved(struct vm *vm)
 	expect(vm->vmcb->cr4 == CR4_64, "CR4 %lx, expected %lx", vm->vmcb->cr4, CR4_64);
 }
 
+/*
+ * Code in a page of its own: mov $N, %eax; ret.  This processor changes N, and says so; the other one serializes after it was told, and calls
+ * the code.  If it is told that the code is N, the code must not return an older number.
+ */
+#define CHANGES	5000
+
+static u8 code_page[PAGE_SIZE] __attribute__((aligned(PAGE_SIZE)));
+static volatile u32 *const immediate = (volatile u32 *)(code_page + 4);
+static volatile u32 told, called, outdated;
+
+static void call_changing_code(void)
+{
+	u32 n, got;
+
+	while (!stop) {
+		n = told;
+		cpuid(0, 0);
+		got = ((u32 (*)(void))(code_page + 3))();
+		if (got < n)
+			outdated = got;
+		called = n;
+	}
+}
+
+static void changed_code(struct vm *vm)
+{
+	u32 n;
+
+	(void)vm;
+	code_page[3] = 0xb8;
+	code_page[8] = 0xc3;
+	*immediate = told = called = 0;
+	outdated = ~0u;
+	stop = false;
+	start_on_second_cpu(call_changing_code);
+	for (n = 1; n <= CHANGES && !failed_so_far(); n++) {
+		*immediate = n;
+		told = n;
+		while (called != n)
+			asm volatile("pause");
+		expect(outdated == ~0u, "the other processor executed the code of change %ld after change %ld", (u64)outdated, (u64)n);
+	}
+	stop = true;
+	wait_for_second_cpu();
+}
+
 void fixes_tests(void)
 {
 	static const struct test tests[] = {
@@ -416,6 +462,7 @@ void fixes_tests(void)
 	/* For one thread per processor */
 	static const struct test races[] = {
 		{ "vmrun-keeps-interrupts", vmrun_keeps_interrupts, NPT_OFF },
+		{ "changed-code", changed_code, 0 },
 	};
 
 	run_tests("races", races, ARRAY_SIZE(races));
