@@ -23,7 +23,7 @@ class Arguments(VerbTest):
         "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"]],
         "profile": [[], ["--bogus"], ["nosuch"], ["pinned", "nested-w16"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
-                 ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"], ["--tree"],
+                 ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--cpus", "2/0", "--", "true"], ["--level", "1", "--cpus", "2/", "--", "true"], ["--cpus", "2/2", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"], ["--tree"],
                  ["--tree", ".", "--kernel", "base"], ["--share"], ["--share", "/dev/null"], ["--qemu-arg"],
                  ["--machine"], ["--machine", "nosuch", "--", "true"], ["--machine", "kvm", "--model", "strict", "--", "true"],
                  ["--machine", "vmx", "--level", "1", "--", "true"], ["--machine", "vmx", "--cpus", "2"], ["--model", "nosuch", "--machine", "vmx"],
