@@ -245,8 +245,7 @@ class Guest(Emulated):
                            stdout=subprocess.DEVNULL)
         own = blobs = {"cmd": command, "modules": "".join(m + "\n" for m in modules or [module])}
         if level == 1:
-            # L1 has one CPU: with two, an L1 on TCG hangs while booting, sometimes with MTTCG and always without it.
-            # Its console is L0's second serial port, so that it can be read even if L0 dies.
+            # L1's console is L0's second serial port, so that it can be read even if L0 dies.
             l1 = machine(1, cpus.partition("/")[2] or 1, {k: f"/tmp/l1.{k}" for k in ("cmd", "modules")}, "/dev/vda", "/boot/bzImage",
                          "/dev/ttyS1", "/tmp/l1.status", "stdio,id=io,signal=off", share="/dev/vdb" if share else None)
             blobs = {"cmd": "exec l1 " + shlex.join(l1) + "\n", "modules": module + "\n",

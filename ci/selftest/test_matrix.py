@@ -126,6 +126,14 @@ class Matrix(VerbTest):
         self.assertEqual((a.hardware.icount, a.params, b.hardware.icount), (True, "npt=0", False))
         self.assert_refuses(self.refused(list="x86/a 0 12 60 icount\n"), "run", "ci/tests/selftests.list:1:", "icount is for one pCPU")
 
+    def test_cpus_of_l1(self):
+        write(self.path("ci/tests/selftests.list"), "x86/a 1 2 60 vcpus:2 npt=0\nx86/a 1 2 60 npt=0\n")
+        a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
+        self.assertEqual((a.hardware.vcpus, a.params, a.name, b.hardware.vcpus), (2, "npt=0", "a vcpus:2 npt=0", 1))
+        for bad in ("x86/a 01 2 60 vcpus:2", "x86/a 0 2 60 vcpus:2", "x86/a 1 2 60 vcpus:3", "x86/a 1 2 60 vcpus:", "x86/a 1 2 60 vcpus:2 vcpus:2"):
+            with self.subTest(bad):
+                self.assert_refuses(self.refused(list=bad + "\n"), "run", "ci/tests/selftests.list:1:", "vcpus:2 is for level 1", bad)
+
     def test_pattern_that_matches_nothing(self):
         self.assert_refuses(self.refused("nosuch*"), "run", "ci/tests/selftests.list", "nosuch*")
         self.assert_refuses(self.refused("state_test", "nosuch*"), "run", "ci/tests/selftests.list", "nosuch*")

@@ -37,8 +37,8 @@ UNLISTED = 60
 GRACE = 60
 
 KERNELS = ("base", "series")
-# What a test needs of L0's machine: arguments of Guest (ci/lib/guest.py).
-Hardware = collections.namedtuple("Hardware", "cpu psp icount", defaults=("", "", False))
+# What a test needs of L0's machine: arguments of Guest (ci/lib/guest.py); and the number of L1's CPUs.
+Hardware = collections.namedtuple("Hardware", "cpu psp icount vcpus", defaults=("", "", False, 1))
 Test = collections.namedtuple("Test", "name levels pcpus limit params command kernels hardware", defaults=("-", "", KERNELS, Hardware()))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
 PASSED = ("pass", "slow")
@@ -54,13 +54,13 @@ SMM = ("smm_test", "svm_nested_context_test", "svm_nested_tlb_test", "svm_rsm_sh
 
 def read_list(path):
     """Parse lines "command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [psp:property=value ...]
-    [icount] [-- arguments]".
+    [icount] [vcpus:2] [-- arguments]".
 
     levels: "01" means 0 and 1.  pCPUs: "12/2" means one and two in L0, and two under L1.  only:series: do not run on the base; this is not a
     part of the test's name.  seed:N: use the same random numbers in each run.  Parameters are those of kvm_amd, or, with the prefix "kvm.",
     those of kvm.  cpu: a property of L0's processor.  psp: a property of L0's security processor, which it has with cpu:x-sev=on.
     icount: the machine's time is the number of executed instructions, for tests that compare clocks; with one pCPU only, since QEMU runs only one
-    pCPU at a time then.
+    pCPU at a time then.  vcpus:2: L1 has two CPUs; without it, L1 has one.
     """
     tests = []
     with open(path, encoding="utf-8") as f:
@@ -74,7 +74,7 @@ def read_list(path):
                 die(f"{path}:{number}: not a test, which is PROGRAM LEVELS PCPUS SECONDS ...: {line}")
             kernels = tuple(k for k in KERNELS if f"only:{k}" in fields[4:]) or KERNELS
             fields = [f for f in fields if f not in [f"only:{k}" for k in KERNELS]]
-            params = [f for f in fields[4:] if f != "icount" and not f.startswith(("cpu:", "psp:", "seed:"))]
+            params = [f for f in fields[4:] if f != "icount" and not f.startswith(("cpu:", "psp:", "seed:", "vcpus:"))]
             seed = "".join(f"env RIG_SEED={f[5:]} " for f in fields[4:] if f.startswith("seed:"))
             if not re.fullmatch("(env RIG_SEED=[0-9]+ )?", seed):
                 die(f"{path}:{number}: a seed is a number, and a test has at most one: {line}")
@@ -86,11 +86,14 @@ def read_list(path):
             name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
             if "icount" in fields and "2" in fields[2]:
                 die(f"{path}:{number}: icount is for one pCPU: {line}")
+            vcpus = [f[6:] for f in fields[4:] if f.startswith("vcpus:")]
+            if vcpus and (vcpus != ["2"] or fields[1] != "1"):
+                die(f"{path}:{number}: vcpus:2 is for level 1, and there is no other number: {line}")
             pcpus = fields[2].split("/")
             pcpus = {int(c): [int(p) for p in pcpus[0 if c == "0" else -1]] for c in fields[1]}
             tests.append(Test(name, [int(c) for c in fields[1]], pcpus, int(fields[3]),
                               ",".join(params) or "-", " ".join([seed + "./" + fields[0], arguments]).strip(), kernels,
-                              Hardware(cpu, psp, "icount" in fields)))
+                              Hardware(cpu, psp, "icount" in fields, int(*vcpus or [1]))))
     names = [t.name for t in tests]
     for n in names:
         if names.count(n) > 1:
@@ -300,8 +303,9 @@ class Machine(machine.Machine):
     def new_guest(self, command):
         if self.level == VMX:
             return BochsGuest(self.image, command, bochs=self.emulator, model=self.model)
-        return Guest(self.image, self.level, self.pcpus, command, qemu=self.emulator, model=self.model, stdin=subprocess.PIPE,
-                     **self.hardware._asdict())
+        arguments = self.hardware._asdict()
+        return Guest(self.image, self.level, f"{self.pcpus}/{arguments.pop('vcpus')}", command, qemu=self.emulator, model=self.model,
+                     stdin=subprocess.PIPE, **arguments)
 
     def boot(self, todo):
         """Run todo in one boot; return the tests that could not run because the guest died before them."""
