@@ -184,6 +184,13 @@ class Hazards(VerbTest):
         # The cases of a test that the series does not add are not known.
         self.edited("`state_test`", "`state_test: no_case`", "H1", "no case no_case of state_test")
 
+    def test_kunit_case_that_a_later_patch_adds(self):
+        later = CASES["patches/0009-small.patch"].replace("small_kunit_case", "later_case").replace('+\t.name = "small_suite",\n', "")
+        self.assertNotIn("small_suite", later)
+        write(self.path("patches/0010-later.patch"), later)
+        write(self.path("docs/hazards.md"), HAZARDS.replace("small_kunit_case", "small_kunit_case, later_case"))
+        self.assert_ok(self.hazards(), "3 hazards, 2 mutants")
+
     def test_scenario_that_is_not_there(self):
         self.edited("nested-w16", "no-scenario", "H1", "no scenario no-scenario")
 
