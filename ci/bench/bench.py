@@ -44,8 +44,8 @@ FEW_NOISE = 0.1
 
 # ci/bench/scenarios.toml explains the fields.
 Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
-                                              "l2 turns l2s l3",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, False))
+                                              "l2 turns l2s",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1))
 # L1 boots twice, and a third time with more turns of its L2: the additional time of the third boot is that of the additional turns.  It is
 # measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
 BOOTS = """
@@ -119,22 +119,20 @@ def kernels_of(s):
 
 
 def boot_l1(s, turns):
-    """Return shell text that boots L1, in which L2s, or an L3 in an L2, boot and do a number of turns each.  Without a command, a turn is a boot of L2."""
-    def guest(level, name):
-        return below(level, name, f"{s.l2} {turns}" if s.l2 else "true", f"/tmp/{name}.console", 256)
+    """Return shell text that boots L1, in which L2s boot and do a number of turns each.  Without a command, a turn is a boot of L2."""
+    def l2(name):
+        return below(2, name, f"{s.l2} {turns}" if s.l2 else "true", f"/tmp/{name}.console", 256)
 
     if not s.l2 and not turns:
         inner = "true"
-    elif s.l3:
-        inner = below(2, "l2", guest(3, "l3"), "/tmp/l2.console", 512, modules="kvm_amd")
     elif s.l2s == 2:
-        inner = SIDE_BY_SIDE.format(guest(2, "l2a"), guest(2, "l2b"))
+        inner = SIDE_BY_SIDE.format(l2("l2a"), l2("l2b"))
     elif s.l2 == "workload request":
         # What L2 writes to its console goes to a program in L1, whose answers are the console's input.
-        inner = f"set -o pipefail\nmkfifo /tmp/answers\n{{ {guest(2, 'l2')}\n}} </tmp/answers | workload answer >/tmp/answers"
+        inner = f"set -o pipefail\nmkfifo /tmp/answers\n{{ {l2('l2')}\n}} </tmp/answers | workload answer >/tmp/answers"
     else:
-        inner = guest(2, "l2")
-    return below(1, "l1", inner, "/dev/null", 640 + 256 * (s.l2s - 1) + 384 * s.l3)
+        inner = l2("l2")
+    return below(1, "l1", inner, "/dev/null", 640 + 256 * (s.l2s - 1))
 
 
 SCENARIOS = read_scenarios(os.path.join(TOP, "ci/bench/scenarios.toml"))
