@@ -210,7 +210,7 @@ def worse(scenario, base, series, noise):
     # If the base does full flushes, the series may flush more single ASIDs instead: a full flush costs all vCPUs of all VMs their
     # translations, and flushes of single ASIDs that cost too much show up as walks.
     for c in ("flush_all",) + (() if scenario.l2 else ("walks",)) + (() if base["flush_all"] > noise else ("flush_asid",)):
-        if series[c] > base[c] + noise:
+        if c not in scenario.must and series[c] > base[c] + noise:
             bad.append(f"{c} {series[c]:.3f} per turn, {base[c]:.3f} on the base")
     # The turns of --quick are not enough to tell 1 %: what a timer tick takes is in one of the runs and not in the other.
     most = (scenario.at_most or INSTRUCTIONS) + (QUICK_INSTRUCTIONS if noise > NOISE else 0)
