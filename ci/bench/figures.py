@@ -29,7 +29,8 @@ in scenarios with an L2, one round trip from L1 to L2 and back.
 - TLB flushes, of one ASID and of all of them, and page walks are exact counts of the TLB model, which keeps each entry as long as the
   architecture allows. Real TLBs are smaller, so the base loses less by flushing.
 - VMCB reloads are groups of VMCB fields that the CPU has to load because KVM does not mark them clean.
-- Instructions are L0's, counted by QEMU's icount. x is their ratio to the base's.
+- Instructions are L0's, counted by QEMU's icount. x is their ratio to the base's. Where an L2 Linux boots, they include those of L1 and L2, and
+  page walks are not exact.
 - `part-nested` is the series up to the end of part nested, without contexts. `one-vmcb12` has the patches of part contexts up to the one that
   leaves out chunks of the MSR bitmap, and a single context per vCPU. `private-lru` has all patches before the table of contexts, so each vCPU has
   up to eight contexts and roots that are its own (`ci/bench/kernels`).

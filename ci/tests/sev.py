@@ -24,7 +24,7 @@ LOGGED = 20000
 KERNELS = ("base", "series")
 
 # tests: commands with the exit status that each must have, or a pair of these for base and series; a status of None stands for any but 0.
-# asids: the number of ASIDs for SEV, with more properties of the processor.  fail: what the security processor does on purpose, see ci/qemu/sev.  timeout: of the driver, in seconds.  module: what L0 loads.
+# asids: the number of ASIDs for SEV, with more properties of the processor.  fail: what the security processor does on purpose, see ci/qemu/sev.  timeout: of the driver, in seconds.  module: what L0 loads.  pcpus: of L0.
 Case = collections.namedtuple("Case", "tests asids fail timeout module pcpus", defaults=(15, "", 0, "kvm_amd", 2))
 SMOKE = "sev_smoke_test"
 ONE = "svm_tlb_perf_test -S -w 0 -t 1"
