@@ -18,6 +18,7 @@ class Interrupted(VerbTest):
     takes_long = True
     PATCHES = 8
     MOMENTS = (0.2, 0.4, 0.6, 0.8)
+    PATCH_TAKES = 0.1  # seconds
 
     def setUp(self):
         super().setUp()
@@ -60,6 +61,9 @@ class Interrupted(VerbTest):
         repo = self.kdir(f"kdir{self.count}")
         commit(repo, "Mine", {"drivers/mine.c": "mine\n"})
         write(os.path.join(repo, "untracked"), "mine\n")
+        # Each patch takes a while, so that a run on a fast machine is not over before the signal comes.
+        git(repo, "config", "filter.slow.smudge", f"sleep {self.PATCH_TAKES}; cat")
+        write(os.path.join(repo, ".git/info/attributes"), "new_*.c filter=slow\n")
         return repo
 
     def whole(self, repo, branch):
