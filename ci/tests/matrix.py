@@ -352,8 +352,10 @@ class Machine(machine.Machine):
                 m = re.match(r"# start (\d+)$", line)
                 if m:
                     current, start, case = int(m[1]), clock.now(), ""
+                    # If the base is known to fail, then a hang is no news.
+                    patience = 1 if self.kernel == "base" and (self.level, todo[current].name) in self.known else self.patience
                     # A machine without input ends with its test.
-                    limits.begin(start + self.patience * todo[current].limit, f"end {current}" if guest.process.stdin else None)
+                    limits.begin(start + patience * todo[current].limit, f"end {current}" if guest.process.stdin else None)
                     continue
                 if line.startswith("# tlb "):
                     now = {k: int(v) for k, v in (w.split("=") for w in line.split()[2:])}
