@@ -44,8 +44,8 @@ FEW_NOISE = 0.1
 
 # ci/bench/scenarios.toml explains the fields.
 Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
-                                              "l2 turns l2s",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1))
+                                              "l2 turns l2s config",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, "rig"))
 # L1 boots twice, and a third time with more turns of its L2: the additional time of the third boot is that of the additional turns.  It is
 # measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
 BOOTS = """
@@ -72,6 +72,9 @@ SIDE_BY_SIDE = """
 ({1}) || exit 1
 wait $other
 """
+# L2's network: each frame is a datagram for "workload answer-frames" in L1.
+FRAMES = ["-netdev", "dgram,id=net,local.type=unix,local.path=/tmp/net.l2,remote.type=unix,remote.path=/tmp/net.l1",
+          "-device", "virtio-net-pci,netdev=net,romfile="]
 # The kernel that contains all variants, with none switched on: checking for variants takes instructions, too.
 SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks", "reloads")
@@ -101,6 +104,8 @@ def read_scenarios(path):
         for other in (s.like, s.reloads_of):
             if other and other not in tables:
                 die(f"{path}: {s.name}: there is no scenario {other}")
+        if not os.path.exists(os.path.join(TOP, f"ci/config/{s.config}.config")):
+            die(f"{path}: {s.name}: there is no configuration {s.config} in ci/config")
     return scenarios
 
 
@@ -118,10 +123,15 @@ def kernels_of(s):
     return {*s.kernels, *(["part-nested"] if "nested" in s.command and not s.slow else [])}
 
 
+def configs_of(s):
+    """Return the configurations of ci/config, besides rig, whose kernels a scenario needs."""
+    return {s.config} - {"rig"}
+
+
 def boot_l1(s, turns):
     """Return shell text that boots L1, in which L2s boot and do a number of turns each.  Without a command, a turn is a boot of L2."""
-    def l2(name):
-        return below(2, name, f"{s.l2} {turns}" if s.l2 else "true", f"/tmp/{name}.console", 256)
+    def l2(name, extra=()):
+        return below(2, name, f"{s.l2} {turns}" if s.l2 else "true", f"/tmp/{name}.console", 256, extra=extra)
 
     if not s.l2 and not turns:
         inner = "true"
@@ -130,6 +140,8 @@ def boot_l1(s, turns):
     elif s.l2 == "workload request":
         # What L2 writes to its console goes to a program in L1, whose answers are the console's input.
         inner = f"set -o pipefail\nmkfifo /tmp/answers\n{{ {l2('l2')}\n}} </tmp/answers | workload answer >/tmp/answers"
+    elif s.l2 == "workload frame":
+        inner = f"workload answer-frames &\n{l2('l2', FRAMES)}"
     else:
         inner = l2("l2")
     return below(1, "l1", inner, "/dev/null", 640 + 256 * (s.l2s - 1))
@@ -268,14 +280,16 @@ def main():
     if sys.argv[1:] == ["--names"]:
         print("\n".join(s.name for s in SCENARIOS))
         return 0
-    if sys.argv[1:2] == ["--kernels"]:
-        print("\n".join(sorted({k for s in SCENARIOS if s.name in sys.argv[2:] or not sys.argv[2:] for k in kernels_of(s)})))
+    if sys.argv[1:2] in (["--kernels"], ["--configs"]):
+        of = kernels_of if sys.argv[1] == "--kernels" else configs_of
+        print("\n".join(sorted({k for s in SCENARIOS if s.name in sys.argv[2:] or not sys.argv[2:] for k in of(s)})))
         return 0
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--variants")
     parser.add_argument("--kernel", action="append", default=[])
+    parser.add_argument("--config", action="append", default=[], nargs=3, help="a configuration, and the images of base and series with it")
     parser.add_argument("base")
     parser.add_argument("series")
     parser.add_argument("out")
@@ -286,14 +300,14 @@ def main():
     qemu = say_where("qemu")
     start, results = time.monotonic(), []
     slots = threading.Semaphore(machine.at_once())
-    images = {"base": args.base, "series": args.series}
+    images = {config: {"base": base, "series": series} for config, base, series in (["rig", args.base, args.series], *args.config)}
     machines = []
     # A slow scenario gets a machine of its own.
     kinds = collections.defaultdict(list)
     for s in todo:
-        kinds[s.asids, s.params, s.cpus, s.cpu, s.slow and s.name].append(s)
+        kinds[s.asids, s.params, s.cpus, s.cpu, s.config, s.slow and s.name].append(s)
     for mine in kinds.values():
-        machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images.items()]
+        machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images[mine[0].config].items()]
         for kernel in args.kernel:
             name, _, image = kernel.partition("=")
             theirs = [s for s in mine if name in kernels_of(s)]

@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * workload cpuid|mmap|fork|request TURNS: do the same TURNS times, for ci/bench: CPUID; map, write and unmap 16 pages; fork, execute a program,
- * and wait for its end; send a byte over the virtio console, and wait for the answer of "workload answer" at its other end.
- * workload answer: answer until standard input ends.  Exit status 1: something failed.
+ * workload cpuid|mmap|fork|request|frame TURNS: do the same TURNS times, for ci/bench: CPUID; map, write and unmap 16 pages; fork, execute a
+ * program, and wait for its end; send a byte over the virtio console, and wait for the answer of "workload answer" at its other end; send an
+ * Ethernet frame over eth0, and wait for the answer of "workload answer-frames".
+ * workload answer: answer until standard input ends.  workload answer-frames: bind the socket /tmp/net.l1, and answer frames from the socket
+ * /tmp/net.l2.  Exit status 1: something failed.
  */
 #define _GNU_SOURCE
 #include <err.h>
 #include <fcntl.h>
+#include <linux/if_packet.h>
+#include <net/ethernet.h>
+#include <net/if.h>
+#include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -18,6 +27,13 @@
 #define PAGES		16
 #define REQUEST		1
 #define ANSWER		2
+/* A type of Ethernet frames that IEEE 802 sets aside for experiments. */
+#define FRAME_TYPE	0x88b5
+
+struct frame {
+	struct ether_header header;
+	unsigned char what, padding[ETH_ZLEN - ETH_HLEN - 1];
+};
 
 static void do_cpuid(void)
 {
@@ -75,6 +91,62 @@ static void do_request(void)
 	} while (c != ANSWER);
 }
 
+static int open_eth0(void)
+{
+	int s = socket(AF_PACKET, SOCK_RAW, htons(FRAME_TYPE));
+	struct ifreq ifr = { .ifr_name = "eth0" };
+	struct sockaddr_ll at = { .sll_family = AF_PACKET, .sll_protocol = htons(FRAME_TYPE) };
+
+	if (s < 0 || ioctl(s, SIOCGIFINDEX, &ifr))
+		err(1, "eth0");
+	at.sll_ifindex = ifr.ifr_ifindex;
+	ifr.ifr_flags = IFF_UP;
+	if (ioctl(s, SIOCSIFFLAGS, &ifr) || bind(s, (struct sockaddr *)&at, sizeof(at)))
+		err(1, "eth0");
+	/* The kernel drops frames before the link is up. */
+	do {
+		if (ioctl(s, SIOCGIFFLAGS, &ifr))
+			err(1, "eth0");
+	} while (!(ifr.ifr_flags & IFF_RUNNING));
+	return s;
+}
+
+static void do_frame(void)
+{
+	static int eth0 = -1;
+	struct frame f = { .header.ether_type = htons(FRAME_TYPE), .what = REQUEST };
+
+	if (eth0 < 0)
+		eth0 = open_eth0();
+	memset(f.header.ether_dhost, 0xff, ETH_ALEN);
+	if (send(eth0, &f, sizeof(f), 0) != sizeof(f))
+		err(1, "send");
+	do {
+		if (recv(eth0, &f, sizeof(f), 0) != sizeof(f))
+			err(1, "recv");
+	} while (f.what != ANSWER);
+}
+
+static void answer_frames(void)
+{
+	struct sockaddr_un l1 = { AF_UNIX, "/tmp/net.l1" }, l2 = { AF_UNIX, "/tmp/net.l2" };
+	int s = socket(AF_UNIX, SOCK_DGRAM, 0);
+	struct frame f;
+
+	unlink(l1.sun_path);
+	if (s < 0 || bind(s, (struct sockaddr *)&l1, sizeof(l1)))
+		err(1, "%s", l1.sun_path);
+	for (;;) {
+		if (recv(s, &f, sizeof(f), 0) < 0)
+			err(1, "recv");
+		if (ntohs(f.header.ether_type) != FRAME_TYPE || f.what != REQUEST)
+			continue;
+		f.what = ANSWER;
+		if (sendto(s, &f, sizeof(f), 0, (struct sockaddr *)&l2, sizeof(l2)) != sizeof(f))
+			err(1, "send");
+	}
+}
+
 static void answer(void)
 {
 	char c;
@@ -95,6 +167,7 @@ int main(int argc, char **argv)
 		void (*turn)(void);
 	} workloads[] = {
 		{ "cpuid", do_cpuid }, { "mmap", do_mmap }, { "fork", do_fork }, { "request", do_request },
+		{ "frame", do_frame },
 	};
 	unsigned int i;
 	long turns;
@@ -103,6 +176,8 @@ int main(int argc, char **argv)
 		answer();
 		return 0;
 	}
+	if (argc == 2 && !strcmp(argv[1], "answer-frames"))
+		answer_frames();
 	for (i = 0; argc == 3 && i < sizeof(workloads) / sizeof(*workloads); i++) {
 		if (strcmp(argv[1], workloads[i].name))
 			continue;
@@ -110,5 +185,5 @@ int main(int argc, char **argv)
 			workloads[i].turn();
 		return 0;
 	}
-	errx(1, "usage: workload cpuid|mmap|fork|request TURNS, or workload answer");
+	errx(1, "usage: workload cpuid|mmap|fork|request|frame TURNS, or workload answer|answer-frames");
 }

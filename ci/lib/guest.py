@@ -128,12 +128,14 @@ echo '{modules}' >/tmp/{name}.modules
 {prefix} vm {name} {qemu}"""
 
 
-def below(level, name, command, console, memory, disks=(), prefix="", cpu=None, kernel="/boot/bzImage", initrd=None, modules=None):
-    """Return shell text that boots a guest of this level from its parent level, and ends with its exit status; see ci/guest/vm."""
-    args = machine(level, 1, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", kernel, console,
+def below(level, name, command, console, memory, disks=(), prefix="", cpu=None, kernel="/boot/bzImage", initrd=None, modules=None, extra=(), cpus=1):
+    """Return shell text that boots a guest of this level from its parent level, and ends with its exit status; see ci/guest/vm.
+    extra: more arguments for QEMU."""
+    args = machine(level, cpus, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", kernel, console,
                    f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks, cpu=cpu)
     if initrd:
         args += ["-initrd", initrd]
+    args += extra
     if modules is None:
         modules = "kvm_amd" if level == 1 else ""
     return BELOW.format(level=level, name=name, command=command, modules=modules, prefix=prefix, qemu=shlex.join(args))

@@ -239,6 +239,11 @@ class Bench(VerbTest):
             done = run([os.path.join(bench.TOP, "ci/bench/bench.py"), "--kernels", *scenarios], {**os.environ, "PYTHONPATH": os.path.join(bench.TOP, "ci/lib")})
             self.assertEqual(done.out.split(), kernels)
 
+    def test_configurations_that_scenarios_need(self):
+        for scenarios, configs in (([], ["net"]), (["l2-frame"], ["net"]), (["l2-request"], [])):
+            done = run([os.path.join(bench.TOP, "ci/bench/bench.py"), "--configs", *scenarios], {**os.environ, "PYTHONPATH": os.path.join(bench.TOP, "ci/lib")})
+            self.assertEqual(done.out.split(), configs)
+
     def test_bad_curves(self):
         path = self.path("curves.toml")
         for text in ("[[curve]]\ntitle = 't'\n", "[[curve\n", ""):
@@ -250,7 +255,8 @@ class Bench(VerbTest):
     def test_bad_scenarios(self):
         path = self.path("scenarios.toml")
         for text, why in (("[a]\ntitle = 't'\nmroe = true\n", "a: mroe: unknown or missing"), ("[a]\n", "a: title: unknown or missing"),
-                          ("[a]\ntitle = 't'\nlike = 'b'\n", "a: there is no scenario b"), ("[a\n", "line 1"), ("[a]\ntitle = 't'\n[a]\ntitle = 't'\n", "a")):
+                          ("[a]\ntitle = 't'\nlike = 'b'\n", "a: there is no scenario b"), ("[a]\ntitle = 't'\nconfig = 'b'\n", "a: there is no configuration b"),
+                          ("[a\n", "line 1"), ("[a]\ntitle = 't'\n[a]\ntitle = 't'\n", "a")):
             write(path, text)
             with self.assertRaises(SystemExit) as end:
                 bench.read_scenarios(path)

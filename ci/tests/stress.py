@@ -2,11 +2,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """ci/tests/stress.py [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS: run a randomised stress test of nested guests.
 
-Runs two L1 Linux guests: a has one L2 Linux guest, and b has two.  L0 and the L1s constantly take pages from their guests
-(ci/guest/stress-move.c), while the L2s map and unmap memory and check its contents (ci/guest/stress-memory.c).  One machine with one pCPU
-and one with two run at the same time, for SECONDS after the last L2 has begun.  With two pCPUs, a is pinned to the second one, and b is
-moved between both.  SECONDS are those of ci/lib/clock.py, so that a busy host does the same work in more time.  The machines' clocks
-count instructions; in host time, three levels of timer ticks would take all of it.
+Runs two L1 Linux guests: a has one CPU and one L2 Linux guest, and b has two of each, so that L2s move between b's vCPUs.  L0 and the L1s
+constantly take pages from their guests (ci/guest/stress-move.c), while the L2s map and unmap memory and check its contents
+(ci/guest/stress-memory.c).  One machine with one pCPU and one with two run at the same time, for SECONDS after the last L2 has begun.  With
+two pCPUs, a is pinned to the second one, and b is moved between both.  SECONDS are those of ci/lib/clock.py, so that a busy host does the
+same work in more time.  The machines' clocks count instructions; in host time, three levels of timer ticks would take all of it.
 Exit status 0: no L2 read a wrong word, no kernel logged a warning, pages moved in each L0 and L1, and the TLB model's oracle found nothing.
 --mutant: switch on this mutant of ci/mutants in L0; IMAGE must be the image that ci/build/image mutants rig prints.
 """
@@ -32,6 +32,7 @@ BOOT = 1200
 LATE = 300
 COUNTERS = ("vmrun", "fill", "ctl_asid", "ctl_all", "window", "audit", "audit_rights")
 GUESTS = {"a": ["1"], "b": ["1", "2"]}
+CPUS = {"a": 1, "b": 2}
 NAMES = [f"{l1} {l2}" for l1, l2s in GUESTS.items() for l2 in l2s]
 # The command of a level: start its guests, and move their pages until all have ended or one has failed.
 LEVEL = """
@@ -64,9 +65,9 @@ done &
 """
 
 
-def start(level, name, command, console, disks=(), prefix=""):
+def start(level, name, command, console, disks=(), prefix="", cpus=1):
     """Return shell text that starts a guest of this level in the background."""
-    return START.format(name=name, vm=below(level, name, command, console, MEMORY[level], disks, prefix))
+    return START.format(name=name, vm=below(level, name, command, console, MEMORY[level], disks, prefix, cpus=cpus))
 
 
 def command(pcpus, seed, mutant):
@@ -76,7 +77,8 @@ def command(pcpus, seed, mutant):
         inner = "".join(start(2, l2, f"stress-memory {seed + 10 * i + int(l2)} {WORKERS} </dev/hvc0\nstatus=$?\n{CHECK}\nexit $status",
                               f"/tmp/{l2}.console") for l2 in l2s)
         inner = LEVEL.format(starts=inner, names=" ".join(l2s), seed=seed + i, also="", splat=CHECK)
-        starts += start(1, l1, inner, f"/dev/ttyS{i + 1}", (f"/dev/vd{'cd'[i]}",), "taskset 2" if pcpus == 2 and l1 == "a" else "")
+        starts += start(1, l1, inner, f"/dev/ttyS{i + 1}", (f"/dev/vd{'cd'[i]}",), "taskset 2" if pcpus == 2 and l1 == "a" else "",
+                        CPUS[l1])
     # Move all threads of b: to one pCPU, to the other one, to both.
     also = "while sleep 0.1; do for m in 1 2 3; do taskset -ap $m $(cat /tmp/b.pid); sleep 0.1; done; done >/dev/null 2>&1 &" if pcpus == 2 else ""
     return LEVEL.format(starts=starts, names=" ".join(GUESTS), seed=seed + 7, also=also, splat=CHECK)
