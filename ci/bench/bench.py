@@ -44,8 +44,8 @@ FEW_NOISE = 0.1
 
 # ci/bench/scenarios.toml explains the fields.
 Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
-                                              "l2 turns l2s config",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, "rig"))
+                                              "l2 turns l2s l3 config",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, False, "rig"))
 # L1 boots twice, and a third time with more turns of its L2: the additional time of the third boot is that of the additional turns.  It is
 # measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
 BOOTS = """
@@ -131,7 +131,10 @@ def configs_of(s):
 def boot_l1(s, turns):
     """Return shell text that boots L1, in which L2s boot and do a number of turns each.  Without a command, a turn is a boot of L2."""
     def l2(name, extra=()):
-        return below(2, name, f"{s.l2} {turns}" if s.l2 else "true", f"/tmp/{name}.console", 256, extra=extra)
+        does = f"{s.l2} {turns}" if s.l2 else "true"
+        if s.l3:
+            return below(2, name, below(3, "l3", does, "/tmp/l3.console", 192), f"/tmp/{name}.console", 448, modules="kvm_amd")
+        return below(2, name, does, f"/tmp/{name}.console", 256, extra=extra)
 
     if not s.l2 and not turns:
         inner = "true"
@@ -144,7 +147,7 @@ def boot_l1(s, turns):
         inner = f"workload answer-frames &\n{l2('l2', FRAMES)}"
     else:
         inner = l2("l2")
-    return below(1, "l1", inner, "/dev/null", 640 + 256 * (s.l2s - 1))
+    return below(1, "l1", inner, "/dev/null", 640 + 256 * (s.l2s - 1) + 192 * s.l3)
 
 
 SCENARIOS = read_scenarios(os.path.join(TOP, "ci/bench/scenarios.toml"))
