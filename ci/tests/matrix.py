@@ -482,6 +482,9 @@ def main():
         for kernel, image in images.items():
             mine = [t for t in tests if not why_not(t) and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level]
                     and needed == t.hardware]
+            # KVM is loaded again wherever its parameters change.
+            order = {}
+            mine.sort(key=lambda t: order.setdefault(t.params, len(order)))
             if mine:
                 kinds.append((mine, (kernel, image, level, pcpus, needed)))
     total = len(results) + sum(len(mine) for mine, _ in kinds)
