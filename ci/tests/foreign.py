@@ -29,8 +29,9 @@ L2S = ("g1", "g2")
 # Limits in seconds of ci/lib/clock.py: until all L2s have begun, and until everything has ended after that.
 BOOT = 900
 LATE = 600
-# What an L1 prints that does not end by itself.
-PANIC = re.compile(r"Panic on CPU|Kernel panic|Hardware Dom0 (crashed|shutdown)|Domain 0 crashed|FATAL")
+# What an L1, or QEMU in L1, prints that does not end by itself.
+PANIC = re.compile(r"Panic on CPU|Kernel panic|Hardware Dom0 (crashed|shutdown)|Domain 0 crashed|FATAL|KVM: entry failed|KVM internal error|"
+                   "error: kvm run failed")
 Case = collections.namedtuple("Case", "l1 asids flushbyasid npt cpus kernel")
 
 # L0's command.  It moves pages of L1, whose only big process is QEMU, from when both L2s have begun, and prints the counts when both are done:
@@ -161,14 +162,18 @@ class Machine(machine.Machine):
                 self.took = time.monotonic() - start
                 self.end = self.guest.clock.now() - self.end if self.end else 0
                 self.counters = self.guest.counters()
-                log.write(f"{self.counters}\n")
+                # L1's console, if it is not L0's output: it has KVM's messages.
+                words = self.guest.last_lines()
+                log.write(f"{self.counters}\n{words}")
+                if self.panic:
+                    self.panic += "\n" + words
                 self.guest.close()
         self.judge()
 
     def judge(self):
         """Add what is wrong to self.bad, after all lines have been read."""
         if self.panic:
-            self.bad.insert(0, f"L1 died: {self.panic}")
+            self.bad.insert(0, f"L1 or an L2 died: {self.panic}")
         for name, seen in (("begun", self.begun), ("done", self.ran)):
             missing = [n for n in L2S if n not in seen]
             if missing:
