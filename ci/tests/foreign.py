@@ -1,12 +1,13 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""ci/tests/foreign.py [--short] [--list] [--rounds N] [--out DIR] BASE,SERIES FOREIGN [PATTERN...]: run L1 hypervisors that are not of this project.
+"""ci/tests/foreign.py [OPTION...] BASE,SERIES FOREIGN [PATTERN...]: run L1 hypervisors that are not of this project.
 
 BASE,SERIES: the directories that ci/build/image prints.  FOREIGN: the directory that ci/build/foreign prints.  PATTERN: run only the
-cases whose name matches; --list prints the names.  --short: leave out all but a few cases.  Each case is one machine: the rig's kernel as L0,
-one L1, and two L2s that check their memory (ci/guest/stress-memory.c) in N rounds each, while L0 and a KVM in L1 move pages
-(ci/guest/stress-move.c).  Base and series do the same work, so that their counts can be compared: OUT/foreign.tsv has the counts from the
-start of L1 until both L2s are done.  The machines' clocks count instructions.
+cases whose name matches; --list prints the names.  --short: leave out all but a few cases.  --jobs N: run so many machines at a time.
+--out DIR: write the results there.  Each case is one machine: the rig's kernel as L0, one L1, and two L2s with three processes each that check
+their memory (ci/guest/stress-memory.c) in --rounds N rounds each, while L0 and a KVM in L1 move pages (ci/guest/stress-move.c).  Base and series
+do the same work, so that their counts can be compared: DIR/foreign.tsv has the counts from the start of L1 until both L2s are done.  --record:
+write them to docs/l1-hypervisors.md, too, for all L1s that pass on both kernels.  The machines' clocks count instructions.
 Exit status 0: in each case all L2s booted, read no wrong word, and ended, pages of L1 moved, no kernel logged a warning, and the TLB model's
 oracle found nothing.  A case that fails or does not end is reported with its reason, and the other cases run.
 """
@@ -23,7 +24,7 @@ import time
 import machine
 import stress
 import tap
-from guest import BUILD, Guest, GuestError, below, die, say_where
+from guest import BUILD, TOP, Guest, GuestError, below, die, say_where
 
 L2S = ("g1", "g2")
 # Limits in seconds of ci/lib/clock.py: until all L2s have begun, and until everything has ended after that.
@@ -98,8 +99,8 @@ def kvm(name, case, cpu, rounds):
     inner += "".join(stress.start(2, n, f"stress-memory {i} {stress.WORKERS} {rounds}\nstatus=$?\n{stress.CHECK}\nexit $status",
                                   f"/tmp/{n}.console") for i, n in enumerate(L2S, 1))
     inner = stress.LEVEL.format(starts=inner, names=" ".join(L2S), seed=1, also="", splat=stress.CHECK)
-    return command(below(1, "l1", inner, "/dev/ttyS1", stress.MEMORY[1], ("/dev/vdb",), cpu=cpu, modules="", kernel=f"/share/{name}/vmlinuz",
-                         initrd=f"/share/{name}/initrd", cpus=case.cpus, append=f" npt={int(case.npt)}"))
+    return command(below(1, "l1", inner, "/dev/ttyS1", stress.MEMORY[1], ("/dev/vdb",), cpu=cpu, cpus=case.cpus,
+                         **stress.distribution(name, case.npt)))
 
 
 # The L1s: their names in ci/build/foreign, and their commands.
@@ -126,14 +127,20 @@ def label(case):
 class Machine(machine.Machine):
     """One case."""
 
-    def __init__(self, case, images, foreign, rounds, qemu, out, slots):
+    def __init__(self, case, images, foreign, rounds, qemu, out, slots, finished=None):
         super().__init__(label(case), slots)
+        self.finished = finished
         self.case, self.image, self.foreign, self.rounds, self.qemu = case, images[case.kernel], foreign, rounds, qemu
         self.log = os.path.join(out, self.label.replace(" ", ",") + ".log")
         # When each L2 began, its rounds, what is wrong, the oracle's messages, and the last lines of output.
         self.begun, self.ran, self.bad, self.oracle, self.last = {}, {}, [], [], collections.deque(maxlen=8)
         # The counts when both L2s were done, those of the TLB model at the end, and the seconds that all of it took, and L1 from both L2s' end on.
         self.counts, self.counters, self.took, self.end, self.panic, self.late = {}, {}, 0, 0, None, None
+
+    def run(self):
+        super().run()
+        if self.finished:
+            self.finished(self)
 
     def work(self):
         case = self.case
@@ -247,34 +254,79 @@ def figures(m):
             "end": round(m.end), "seconds": round(m.took)}
 
 
-def report(machines, path):
-    """Print the outcome of each case, write it to path, and the counts to a file of the same name with tsv; return the number of failures."""
-    results = []
-    with open(os.path.splitext(path)[0] + ".tsv", "w", encoding="utf-8") as tsv:
+def failures(m):
+    return m.bad + ([m.error] if m.error else [])
+
+
+def write_tsv(machines, path):
+    """Write the counts of all cases that have ended."""
+    with open(path + ".new", "w", encoding="utf-8") as tsv:
         tsv.write("\t".join(("case", "kernel", "outcome", *COLUMNS)) + "\n")
         for m in machines:
-            bad = m.bad + ([m.error] if m.error else [])
-            if bad:
-                first, *more = "\n".join(bad).splitlines()
-                print(f"FAIL: {m.label}: {first}")
-                print("".join(f"    {l.strip()}\n" for l in more), end="")
-            f = figures(m)
-            numbers = (f"{f['seconds']} s, {f['vmruns']} VMRUNs, {f['exits']} exits, {f['asid_flushes']} flushes of an ASID, {f['all_flushes']} of all, "
-                       f"{f['walks']} page walks, {f['instructions']} million instructions, {f['stale']} stale hits, {f['audit']} stale at VMRUN, "
-                       f"{f['end']} s from the end of L2 to that of L1")
-            outcome = "fail" if bad else "pass"
-            print(f"{m.label}: {'FAILED' if bad else 'passed'}, {numbers}; {m.log}")
-            results.append((m.label, outcome, bad + [numbers]))
-            tsv.write("\t".join([m.label.rpartition(" ")[0], m.case.kernel, outcome, *(str(f[c]) for c in COLUMNS)]) + "\n")
+            tsv.write("\t".join([m.label.rpartition(" ")[0], m.case.kernel, "fail" if failures(m) else "pass", *(str(v) for v in figures(m).values())]) + "\n")
+    os.replace(path + ".new", path)
+
+
+HEADER = """\
+                            L1's     L0's    TLB flushes      page  million
+                          VMRUNs    exits    ASID    all     walks   instr.
+"""
+TABLE = re.compile(r"(<!-- Written by scripts/test foreign[^\n]*-->\n```\n).*?(```\n)", re.S)
+
+
+def table(machines):
+    """Return the rows of docs/l1-hypervisors.md: the cases that passed on both kernels."""
+    text, by_case = HEADER, collections.defaultdict(dict)
+    for m in machines:
+        if not failures(m):
+            by_case[m.label.rpartition(" ")[0]][m.case.kernel] = figures(m)
+    for name, got in by_case.items():
+        if len(got) == 2:
+            text += name + "\n"
+            for kernel in ("base", "series"):
+                f = got[kernel]
+                ratio = "" if kernel == "base" else f"  x {f['instructions'] / max(1, got['base']['instructions']):.2f}"
+                text += (f"  {kernel:21}{f['vmruns']:>9}{f['exits']:>9}{f['asid_flushes']:>8}{f['all_flushes']:>7}{f['walks']:>10}"
+                         f"{f['instructions']:>9}{ratio}\n")
+    return text
+
+
+def record(machines, path=os.path.join(TOP, "docs/l1-hypervisors.md")):
+    """Write the table of docs/l1-hypervisors.md."""
+    with open(path, encoding="utf-8") as f:
+        text = f.read()
+    if len(TABLE.findall(text)) != 1:
+        die(f"{path} has no place for the table: restore the comment above it, and the block below that")
+    with open(path + ".new", "w", encoding="utf-8") as f:
+        f.write(TABLE.sub(lambda m: m[1] + table(machines) + m[2], text))
+    os.replace(path + ".new", path)
+
+
+def report(machines, path):
+    """Print the outcome of each case, and write it to path; return the number of failures."""
+    results = []
+    for m in machines:
+        bad, f = failures(m), figures(m)
+        if bad:
+            first, *more = "\n".join(bad).splitlines()
+            print(f"FAIL: {m.label}: {first}")
+            print("".join(f"    {l.strip()}\n" for l in more), end="")
+        numbers = (f"{f['seconds']} s, {f['vmruns']} VMRUNs, {f['exits']} exits, {f['asid_flushes']} flushes of an ASID, {f['all_flushes']} of all, "
+                   f"{f['walks']} page walks, {f['instructions']} million instructions, {f['stale']} stale hits, {f['audit']} stale at VMRUN, "
+                   f"{f['end']} s from the end of L2 to that of L1")
+        print(f"{m.label}: {'FAILED' if bad else 'passed'}, {numbers}; {m.log}")
+        results.append((m.label, "fail" if bad else "pass", bad + [numbers]))
     tap.write(path, results)
     return sum(outcome == "fail" for _, outcome, _ in results)
 
 
 def main():
-    parser = argparse.ArgumentParser(usage="%(prog)s [--short] [--list] [--rounds N] [--out DIR] BASE,SERIES FOREIGN [PATTERN...]")
+    parser = argparse.ArgumentParser(usage="%(prog)s [--short] [--list] [--jobs N] [--rounds N] [--record] [--out DIR] BASE,SERIES FOREIGN [PATTERN...]")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--rounds", default="1000")
+    parser.add_argument("--jobs")
+    parser.add_argument("--record", action="store_true")
     parser.add_argument("--out", default=os.path.join(BUILD, "results"))
     parser.add_argument("images", nargs="?")
     parser.add_argument("foreign", nargs="?")
@@ -285,8 +337,9 @@ def main():
         return 0
     if not args.foreign:
         die("name the images of base and series, with a comma, and the directory that ci/build/foreign prints")
-    if not re.fullmatch("[1-9][0-9]*", args.rounds):
-        die(f"--rounds must be a number, at least 1, not {args.rounds}")
+    for option, value in (("rounds", args.rounds), ("jobs", args.jobs or "1")):
+        if not re.fullmatch("[1-9][0-9]*", value):
+            die(f"--{option} must be a number, at least 1, not {value}")
     images = dict(zip(("base", "series"), args.images.split(",")))
     if len(images) != 2 or args.images.count(",") != 1:
         die(f"{args.images} is not two images with a comma: run ci/build/image base rig and ci/build/image series rig")
@@ -303,8 +356,20 @@ def main():
     out = os.path.join(args.out, "foreign")
     os.makedirs(out, exist_ok=True)
     qemu = say_where("qemu")
-    slots = threading.Semaphore(machine.at_once())
-    machines = [Machine(c, images, args.foreign, int(args.rounds), qemu, out, slots) for c in chosen]
+    slots = threading.Semaphore(int(args.jobs) if args.jobs else machine.at_once())
+    lock, ended, tsv = threading.Lock(), set(), os.path.join(args.out, "foreign.tsv")
+
+    def finished(m):
+        # A run of all cases takes long, so what it has found so far is written at once.
+        with lock:
+            ended.add(m)
+            done = [o for o in machines if o in ended]
+            write_tsv(done, tsv)
+            if args.record:
+                record(done)
+            print(f"{m.label}: {'FAILED' if failures(m) else 'passed'} after {m.took:.0f} s", flush=True)
+
+    machines = [Machine(c, images, args.foreign, int(args.rounds), qemu, out, slots, finished) for c in chosen]
     start = time.monotonic()
     machine.run_all(machines, lambda: f"{time.monotonic() - start:.0f} s; " + "; ".join(m.progress() for m in machines if m.guest and m.is_alive()),
                     lambda: f"interrupted after {time.monotonic() - start:.0f} s")
