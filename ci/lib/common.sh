@@ -69,15 +69,12 @@ step() {
 	"$PYTHON" "$TOP/ci/lib/step.py" ${VERBOSE:+-v} "$BUILD/log" "$@"
 }
 
-# foreign_l1s: print the directory with what boots the L1s that are not of this project; make it if it is missing.
-foreign_l1s() {
+# need_foreign: make what boots the L1s that are not of this project, if it is missing; ci/build/foreign prints where it is.
+need_foreign() {
 	local why
-	"$TOP/ci/build/foreign" 2>/dev/null || {
-		step "other hypervisors" "$TOP/ci/build/foreign" --build >&2 || {
-			why=$(sed -n "s/^$KVM_TLB_VERB: //p" "$BUILD/log/other-hypervisors.log" 2>/dev/null | tail -n 1)
-			die "${why:-cannot make what boots the other hypervisors: see $BUILD/log/other-hypervisors.log}"
-		}
-		"$TOP/ci/build/foreign"
+	"$TOP/ci/build/foreign" >/dev/null 2>&1 || step "other hypervisors" "$TOP/ci/build/foreign" --build || {
+		why=$(sed -n "s/^$KVM_TLB_VERB: //p" "$BUILD/log/other-hypervisors.log" 2>/dev/null | tail -n 1)
+		die "${why:-cannot make what boots the other hypervisors: see $BUILD/log/other-hypervisors.log}"
 	}
 }
 
