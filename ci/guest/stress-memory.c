@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * stress-memory SEED WORKERS: start processes that map, write, protect, move, fork, drop and unmap memory, and check all that they read,
- * until standard input has a line or ends.
+ * stress-memory SEED WORKERS [ROUNDS]: start processes that map, write, protect, move, fork, drop and unmap memory, and check all that they
+ * read, until standard input has a line or ends, or until each process has done ROUNDS rounds.
  *
  * Each page holds 512 words that are derived from a key, which is different for each worker, page and write; pages that were never
  * written are zero.  An access to a page that is read-only or unmapped must fault.  Prints progress twice a second.  At the first wrong
@@ -40,6 +40,7 @@ struct count {
 static struct slot slots[SLOTS];
 static struct count *counts;	/* shared; the last one's rounds tell the workers to end */
 static unsigned int workers;
+static uint64_t limit;	/* of the rounds of each worker; zero for none */
 static uint64_t writes, state;
 static unsigned int worker;
 static sigjmp_buf faulted;
@@ -223,7 +224,7 @@ static void work(uint64_t seed)
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	sigaction(SIGSEGV, &act, NULL);
 	state = ((seed + 1) * 0x9e3779b97f4a7c15ull ^ (uint64_t)worker << 40) | 1;
-	while (!counts[workers].rounds) {
+	while (!counts[workers].rounds && (!limit || counts[worker].rounds < limit)) {
 		one_round();
 		counts[worker].rounds++;
 	}
@@ -235,16 +236,17 @@ static void work(uint64_t seed)
 
 int main(int argc, char **argv)
 {
-	struct pollfd in = { .fd = 0, .events = POLLIN };
+	struct pollfd in = { .fd = argc == 4 ? -1 : 0, .events = POLLIN };
 	double start = now(), told = start;
 	unsigned int left;
 	int status;
 
-	if (argc != 3) {
-		fprintf(stderr, "usage: stress-memory SEED WORKERS\n");
+	if (argc != 3 && argc != 4) {
+		fprintf(stderr, "usage: stress-memory SEED WORKERS [ROUNDS]\n");
 		return 2;
 	}
 	workers = left = atoi(argv[2]);
+	limit = argc == 4 ? strtoull(argv[3], NULL, 0) : 0;
 	counts = mmap(NULL, (workers + 1) * sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	end_unless(counts != MAP_FAILED, "mmap");
 	setvbuf(stdout, NULL, _IOLBF, 0);

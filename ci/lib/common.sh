@@ -69,6 +69,15 @@ step() {
 	"$PYTHON" "$TOP/ci/lib/step.py" ${VERBOSE:+-v} "$BUILD/log" "$@"
 }
 
+# need_foreign: make what boots the L1s that are not of this project, if it is missing; ci/build/foreign prints where it is.
+need_foreign() {
+	local why
+	"$TOP/ci/build/foreign" >/dev/null 2>&1 || step "other hypervisors" "$TOP/ci/build/foreign" --build || {
+		why=$(sed -n "s/^$KVM_TLB_VERB: //p" "$BUILD/log/other-hypervisors.log" 2>/dev/null | tail -n 1)
+		die "${why:-cannot make what boots the other hypervisors: see $BUILD/log/other-hypervisors.log}"
+	}
+}
+
 # need_disk DIR: check for 8 GB of free space, the most that a first run needs.
 need_disk() {
 	local kb

@@ -91,9 +91,11 @@ def host_kvm():
 ICOUNT = ["-accel", "tcg,thread=single", "-icount", "shift=0,sleep=off"]
 
 
-def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None, kvm=False):
+def machine(level, cpus, files, image, kernel, console, status, stdio, serial=(), cpu=None, icount=False, memory=None, disks=(), share=None, kvm=False,
+            append=""):
     """Return QEMU's arguments for one level; the levels differ in accelerator and CPU only.  disks: they become /dev/vdb, /dev/vdc, ...
-    share: the file system for /share.  cpu: without one, L1's and L2's is L1_CPU.  kvm: L0 is a guest of this machine's KVM."""
+    share: the file system for /share.  cpu: without one, L1's and L2's is L1_CPU.  kvm: L0 is a guest of this machine's KVM.
+    append: more parameters of the kernel, with a space before each."""
     accel = ["-accel", "kvm", "-cpu", cpu or L1_CPU] if level or kvm else \
         (ICOUNT if icount else ["-accel", "tcg,thread=multi"]) + ["-cpu", cpu]
     args = accel + [
@@ -102,7 +104,7 @@ def machine(level, cpus, files, image, kernel, console, status, stdio, serial=()
         # tsc=reliable: without it, two emulated CPUs that compare their clocks can keep an L1 busy for minutes.
         "console=ttyS0 loglevel=5 panic=-1 root=/dev/vda ro rootfstype=squashfs init=/init nokaslr no_timer_check tsc=reliable" +
         # The kernel passes parameters that it does not know to init as environment variables.
-        (f" share=/dev/vd{'bcdefg'[len(disks)]}" if share else ""),
+        (f" share=/dev/vd{'bcdefg'[len(disks)]}" if share else "") + append,
         "-drive", f"file={image},format=raw,if=virtio,readonly=on",
         "-chardev", f"file,id=console,path={console}", "-serial", "chardev:console",
         "-device", "virtio-serial-pci",
@@ -128,11 +130,12 @@ echo '{modules}' >/tmp/{name}.modules
 {prefix} vm {name} {qemu}"""
 
 
-def below(level, name, command, console, memory, disks=(), prefix="", cpu=None, kernel="/boot/bzImage", initrd=None, modules=None, extra=(), cpus=1):
+def below(level, name, command, console, memory, disks=(), prefix="", cpu=None, kernel="/boot/bzImage", initrd=None, modules=None, cpus=1, append="",
+          extra=()):
     """Return shell text that boots a guest of this level from its parent level, and ends with its exit status; see ci/guest/vm.
     extra: more arguments for QEMU."""
     args = machine(level, cpus, {k: f"/tmp/{name}.{k}" for k in ("cmd", "modules")}, "/dev/vda", kernel, console,
-                   f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks, cpu=cpu)
+                   f"/tmp/{name}.status", "stdio,id=io,signal=off", memory=memory, disks=disks, cpu=cpu, append=append)
     if initrd:
         args += ["-initrd", initrd]
     args += extra

@@ -100,9 +100,10 @@ class ForeignArguments(VerbTest):
         images = f"{self.base},{self.series}"
         for args, words in (((), "ci/build/foreign"), ((images,), "ci/build/foreign"), ((self.base, self.made), "is not two images"),
                             ((f"{images},{self.base}", self.made), "is not two images"), ((f"{self.base},{self.made}", self.made), "is not an image"),
-                            ((images, self.base), "has no " + foreign.L1S[0][0]), (("--seconds", "soon", images, self.made), "--seconds must be a number"),
-                            (("--seconds", "0", images, self.made), "--seconds must be a number"), ((images, self.made, "xen-3*"), "no case matches xen-3*"),
-                            ((images, self.made, "xen*", "nosuch"), "no case matches nosuch")):
+                            ((images, self.base), "has no " + list(foreign.COMMANDS)[0]), (("--rounds", "many", images, self.made), "--rounds must be a number"),
+                            (("--rounds", "0", images, self.made), "--rounds must be a number"), (("--jobs", "0", images, self.made), "--jobs must be a number"),
+                            ((images, self.made, "xen-3*"), "no case matches xen-3*"), ((images, self.made, "xen*", "nosuch"), "no case matches nosuch"),
+                            (("--short", images, self.made, "*cpus=2*"), "no case matches *cpus=2*")):
             with self.subTest(args):
                 error = self.refused(*args)
                 self.assertTrue(error.startswith("foreign: "), error)
@@ -112,10 +113,18 @@ class ForeignArguments(VerbTest):
         done = run([self.path("ci/tests/foreign.py"), "--list"], self.env)
         names = done.out.splitlines()
         self.assertEqual(len(set(names)), len(names))
-        for asids in (8, 16, 64):
-            for off in ("", " flushbyasid=off"):
-                for kernel in ("base", "series"):
-                    self.assertIn(f"xen-4.17 asids={asids}{off} {kernel}", names)
+        short = run([self.path("ci/tests/foreign.py"), "--list", "--short"], self.env).out.splitlines()
+        self.assertEqual(names[:len(short)], short)
+        for l1 in foreign.COMMANDS:
+            with self.subTest(l1):
+                self.assertTrue(any(n.startswith(l1 + " ") for n in short))
+                # Each number of ASIDs occurs with and without FLUSHBYASID, and with and without NPT.
+                for asids in (8, 16, 64):
+                    for word in ("flushbyasid=off", "npt=0"):
+                        for there in (True, False):
+                            for kernel in ("base", "series"):
+                                self.assertTrue(any(n.startswith(f"{l1} asids={asids} ") and (word in n) == there and n.endswith(" " + kernel) for n in names))
+                self.assertTrue(any(n.startswith(l1 + " ") and "cpus=2" in n for n in names))
 
 
 class FakeGuest:
@@ -149,7 +158,8 @@ class FakeGuest:
 
 class ForeignVerdicts(unittest.TestCase):
     """What foreign.py makes of the output of a machine."""
-    GOOD = "(XEN) hello\ng1 begun: seed 1\ng1 at: 0 s, 78 movesg2 begun: seed 2\ng1 at: 1 s\ng2 done: 4 sg1 done: 4 s\ndom0 ends\n"
+    GOOD = ("(XEN) hello\ng1 begun: seed 1\ng1 at: 0 s, 78 movesg2 begun: seed 2\ng1 at: 1 s\ng2 done: 4.1 s, 30 rounds, 5g1 done: 4 s, 30 rounds\n"
+            "L0 counts: exits=9 nested_run=8 ticks=300 vmrun=7 walks=6 flush_all=5 flush_asid=4 flush_local=1 stale=0 stale_rights=2\ndom0 ends\n")
 
     def setUp(self):
         self.out = tempfile.mkdtemp(dir=World.tmp)
@@ -159,7 +169,7 @@ class ForeignVerdicts(unittest.TestCase):
         machines = []
         for i, (text, status, counted, endless) in enumerate(fakes):
             case = foreign.cases()[i]
-            m = foreign.Machine(case, {"base": "", "series": ""}, "", 4, "", self.out, threading.Semaphore(1))
+            m = foreign.Machine(case, {"base": "", "series": ""}, "", 10, "", self.out, threading.Semaphore(1))
             fake = type("Fake", (FakeGuest,), {"text": text, "status": status, "counted": counted, "endless": endless})
             with mock.patch.object(foreign, "Guest", fake):
                 m.run()
@@ -180,15 +190,18 @@ class ForeignVerdicts(unittest.TestCase):
     def test_passes(self):
         failed, printed = self.one()
         self.assertEqual(failed, 0, printed)
-        self.assertIn("xen-4.17 asids=8 base: passed, ", printed)
-        self.assertIn("5 VMRUNs, 2 flushes of an ASID, 0 of all, 7 page walks", printed)
+        self.assertIn(foreign.label(foreign.cases()[0]) + ": passed, ", printed)
+        self.assertIn("8 VMRUNs, 7 exits, 5 flushes of an ASID, 5 of all, 6 page walks, 3000 million instructions, 2 stale hits, 0 stale at VMRUN", printed)
 
     def test_fails(self):
         for words, more in (("status 3; the last lines were:\n    (XEN) hello", {"status": 3}), ("    L1: Kernel panic", {"status": 125}),
                             ("g1 MISMATCH worker 0", {"text": self.GOOD + "g1 MISMATCH worker 0\n"}),
                             ("g2 FAIL: kernel log: BUG", {"text": self.GOOD + "g2 FAIL: kernel log: BUG\n"}),
+                            ("FAIL: L1 has no /dev/kvm", {"text": "FAIL: L1 has no /dev/kvm\n", "status": 1}),
+                            ("FAIL: no pages of L1 moved", {"text": self.GOOD + "FAIL: no pages of L1 moved\n", "status": 1}),
+                            ("L0 printed no counts", {"text": self.GOOD.replace("L0 counts", "L0")}),
+                            ("L2 g1 ended after 29 rounds, not 30", {"text": self.GOOD.replace("g1 done: 4 s, 30", "g1 done: 4 s, 29")}),
                             ('L2 g2 never printed "begun"', {"text": self.GOOD.replace("g2 begun", "g2")}),
-                            ("L2 g2 ended after 0.3 s", {"text": self.GOOD.replace("g2 done: 4", "g2 done: 0.3")}),
                             ('L2 g1 and g2 never printed "done"', {"text": self.GOOD.replace("done", "at")}),
                             ("the oracle found 3 stale translations", {"counted": {**self.COUNTED, "audit": 1, "audit_rights": 2}}),
                             ("QEMU wrote no counters", {"counted": {}}), ("L0: it ended", {"status": None})):
@@ -199,16 +212,46 @@ class ForeignVerdicts(unittest.TestCase):
 
     def test_panic_and_hang_and_the_rest(self):
         panic = "(XEN) Panic on CPU 0:\n(XEN) FATAL TRAP\n"
-        failed, printed, ktap = self.cases((panic, None, self.COUNTED, True), ("g1 begun: 1\n", None, self.COUNTED, True), (self.GOOD, 0, self.COUNTED, False))
-        self.assertEqual(failed, 2)
-        self.assertIn("FAIL: xen-4.17 asids=8 base: L1 died: (XEN) Panic on CPU 0:\n", printed)
-        self.assertRegex(printed, r"FAIL: xen-4.17 asids=8 series: L0: no end within \d+ s")
+        names = [foreign.label(c) for c in foreign.cases()]
+        failed, printed, ktap = self.cases((panic, None, self.COUNTED, True), ("g1 begun: 1\n", None, self.COUNTED, True),
+                                           ("g1 KVM: entry failed, hardware error 0xffffffff\n", None, self.COUNTED, True), (self.GOOD, 0, self.COUNTED, False))
+        self.assertEqual(failed, 3)
+        self.assertIn(f"FAIL: {names[0]}: L1 or an L2 died: (XEN) Panic on CPU 0:\n    L1: Kernel panic\n", printed)
+        self.assertRegex(printed, rf"FAIL: {names[1]}: L0: no end within \d+ s")
         self.assertIn("last words", printed)
-        self.assertEqual(re.findall("(?m)^(?:not )?ok .*", ktap), ["not ok 1 xen-4.17 asids=8 base", "not ok 2 xen-4.17 asids=8 series", "ok 3 xen-4.17 asids=16 base"])
+        self.assertIn(f"FAIL: {names[2]}: L1 or an L2 died: g1 KVM: entry failed", printed)
+        self.assertEqual(re.findall("(?m)^(?:not )?ok .*", ktap), [f"{word} {i} {name}" for i, (word, name) in
+                                                                enumerate(zip(("not ok", "not ok", "not ok", "ok"), names), 1)])
 
     def test_work_that_raises(self):
-        m = foreign.Machine(foreign.cases()[0], {"base": "", "series": ""}, "", 4, "", os.path.join(self.out, "nowhere"), threading.Semaphore(1))
+        m = foreign.Machine(foreign.cases()[0], {"base": "", "series": ""}, "", 10, "", os.path.join(self.out, "nowhere"), threading.Semaphore(1))
         m.run()
         with contextlib.redirect_stdout(io.StringIO()) as printed:
             self.assertEqual(foreign.report([m], os.path.join(self.out, "foreign.ktap")), 1)
-        self.assertIn("FAIL: xen-4.17 asids=8 base: FileNotFoundError", printed.getvalue())
+        self.assertIn(f"FAIL: {m.label}: FileNotFoundError", printed.getvalue())
+
+    def test_table(self):
+        """Only cases that passed on both kernels are in the table, and their counts are those that were measured."""
+        ended = []
+        for case in foreign.cases()[:3]:
+            m = foreign.Machine(case, {"base": "", "series": ""}, "", 10, "", self.out, threading.Semaphore(1), ended.append)
+            text = self.GOOD if case.kernel == "base" else self.GOOD.replace("ticks=300", "ticks=150")
+            with mock.patch.object(foreign, "Guest", type("Fake", (FakeGuest,), {"text": text, "counted": self.COUNTED})):
+                m.run()
+        self.assertEqual([m.case for m in ended], foreign.cases()[:3])
+        page, tsv = os.path.join(self.out, "page.md"), os.path.join(self.out, "foreign.tsv")
+        begin = "text\n<!-- Written by scripts/test foreign, not by hand -->\n```\n"
+        write(page, begin + "old\n```\nmore\n")
+        foreign.record(ended, page)
+        name = foreign.label(ended[0].case).rpartition(" ")[0]
+        rows = [r.split() for r in read(page).removeprefix(begin + foreign.HEADER).splitlines()]
+        self.assertEqual(rows, [name.split(), ["base", "8", "7", "5", "5", "6", "3000"], ["series", "8", "7", "5", "5", "6", "1500", "x", "0.50"], ["```"], ["more"]])
+        foreign.write_tsv(ended, tsv)
+        self.assertEqual([l.split("\t")[:6] for l in read(tsv).splitlines()][1:3], [[name, "base", "pass", "8", "7", "5"], [name, "series", "pass", "8", "7", "5"]])
+        ended[1].bad.append("stale")
+        foreign.record(ended, page)
+        self.assertEqual(read(page), begin + foreign.HEADER + "```\nmore\n")
+        write(page, "no place\n")
+        with self.assertRaisesRegex(SystemExit, "no place for the table"):
+            foreign.record(ended, page)
+        self.assertEqual(read(page), "no place\n")

@@ -42,6 +42,11 @@ class Test(VerbTest):
         self.assert_ok(done)
         self.assertTrue(done.out.endswith("\n17 passed, 0 failed, 2 skipped\n"), done.out)
 
+    def test_all_has_all_l1s(self):
+        got = 'echo "got ($*)"\n'
+        self.assertIn("\ngot (--all)\n", self.parts("--all", ci_tests_foreign=got).out)
+        self.assertIn("\ngot ()\n", self.parts("foreign", ci_tests_foreign=got).out)
+
     def test_some_parts_in_their_order(self):
         done = self.parts("check", "kunit")
         self.assert_ok(done)

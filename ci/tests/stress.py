@@ -1,6 +1,6 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""ci/tests/stress.py [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS: run a randomised stress test of nested guests.
+"""ci/tests/stress.py [--foreign DIR] [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS: run a randomised stress test of nested guests.
 
 Runs two L1 Linux guests: a has one CPU and one L2 Linux guest, and b has two of each, so that L2s move between b's vCPUs.  L0 and the L1s
 constantly take pages from their guests (ci/guest/stress-move.c), while the L2s map and unmap memory and check its contents
@@ -8,6 +8,7 @@ constantly take pages from their guests (ci/guest/stress-move.c), while the L2s 
 two pCPUs, a is pinned to the second one, and b is moved between both.  SECONDS are those of ci/lib/clock.py, so that a busy host does the
 same work in more time.  The machines' clocks count instructions; in host time, three levels of timer ticks would take all of it.
 Exit status 0: no L2 read a wrong word, no kernel logged a warning, pages moved in each L0 and L1, and the TLB model's oracle found nothing.
+--foreign: the kernel of L1 a is Debian's KVM in DIR, which ci/build/foreign prints, and that of L1 b is the rig's own.
 --mutant: switch on this mutant of ci/mutants in L0; IMAGE must be the image that ci/build/image mutants rig prints.
 """
 import argparse
@@ -33,6 +34,8 @@ LATE = 300
 COUNTERS = ("vmrun", "fill", "ctl_asid", "ctl_all", "window", "audit", "audit_rights")
 GUESTS = {"a": ["1"], "b": ["1", "2"]}
 CPUS = {"a": 1, "b": 2}
+# The distribution's kernel with --foreign.
+FOREIGN = "kvm-6.12"
 NAMES = [f"{l1} {l2}" for l1, l2s in GUESTS.items() for l2 in l2s]
 # The command of a level: start its guests, and move their pages until all have ended or one has failed.
 LEVEL = """
@@ -65,12 +68,17 @@ done &
 """
 
 
-def start(level, name, command, console, disks=(), prefix="", cpus=1):
+def start(level, name, command, console, disks=(), prefix="", **more):
     """Return shell text that starts a guest of this level in the background."""
-    return START.format(name=name, vm=below(level, name, command, console, MEMORY[level], disks, prefix, cpus=cpus))
+    return START.format(name=name, vm=below(level, name, command, console, MEMORY[level], disks, prefix, **more))
 
 
-def command(pcpus, seed, mutant):
+def distribution(name, npt=True):
+    """Return the arguments of below() for an L1 with the kernel of this name in /share, see ci/foreign/kvm."""
+    return {"modules": "", "kernel": f"/share/{name}/vmlinuz", "initrd": f"/share/{name}/initrd", "append": f" npt={int(npt)}"}
+
+
+def command(pcpus, seed, mutant, foreign=None):
     """Return the command of L0."""
     starts = f"printf %s {mutant} >/sys/module/kvm/parameters/mutant || exit 1\n" if mutant else ""
     for i, (l1, l2s) in enumerate(GUESTS.items()):
@@ -78,7 +86,7 @@ def command(pcpus, seed, mutant):
                               f"/tmp/{l2}.console") for l2 in l2s)
         inner = LEVEL.format(starts=inner, names=" ".join(l2s), seed=seed + i, also="", splat=CHECK)
         starts += start(1, l1, inner, f"/dev/ttyS{i + 1}", (f"/dev/vd{'cd'[i]}",), "taskset 2" if pcpus == 2 and l1 == "a" else "",
-                        CPUS[l1])
+                        cpus=CPUS[l1], **(distribution(FOREIGN) if foreign and l1 == "a" else {}))
     # Move all threads of b: to one pCPU, to the other one, to both.
     also = "while sleep 0.1; do for m in 1 2 3; do taskset -ap $m $(cat /tmp/b.pid); sleep 0.1; done; done >/dev/null 2>&1 &" if pcpus == 2 else ""
     return LEVEL.format(starts=starts, names=" ".join(GUESTS), seed=seed + 7, also=also, splat=CHECK)
@@ -87,8 +95,9 @@ def command(pcpus, seed, mutant):
 class Machine(machine.Machine):
     """One L0 with all of its guests, on one or two pCPUs; booted once more if not all guests boot."""
 
-    def __init__(self, image, pcpus, seconds, seed, mutant, qemu, log):
+    def __init__(self, image, pcpus, seconds, seed, mutant, qemu, log, foreign=None):
         super().__init__(f"stress, {pcpus} pCPU{'s' if pcpus > 1 else ''}")
+        self.foreign = foreign
         self.image, self.pcpus, self.seconds, self.seed, self.mutant, self.qemu, self.log = image, pcpus, seconds, seed, mutant, qemu, log
         self.begun, self.last, self.told, self.late = {}, {}, None, None
         self.bad, self.oracle, self.counters = [], [], {}
@@ -104,8 +113,8 @@ class Machine(machine.Machine):
     def once(self, log):
         """Run once; return whether all guests booted.  Adds failures to self.bad."""
         self.begun, self.last, self.told, self.late = {}, {}, None, None
-        self.guest = Guest(self.image, 0, self.pcpus, command(self.pcpus, self.seed, self.mutant), qemu=self.qemu, model="strict", icount=True,
-                           disks=DISKS, ports=len(GUESTS), stdin=subprocess.PIPE)
+        self.guest = Guest(self.image, 0, self.pcpus, command(self.pcpus, self.seed, self.mutant, self.foreign), qemu=self.qemu, model="strict",
+                           icount=True, disks=DISKS, ports=len(GUESTS), stdin=subprocess.PIPE, share=self.foreign)
         over = threading.Event()
         threading.Thread(target=self.watch, args=(over,), daemon=True).start()
         try:
@@ -172,7 +181,8 @@ class Machine(machine.Machine):
 
 
 def main():
-    parser = argparse.ArgumentParser(usage="%(prog)s [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS")
+    parser = argparse.ArgumentParser(usage="%(prog)s [--foreign DIR] [--pcpus 12] [--seed N] [--out DIR] [--mutant NAME] IMAGE SECONDS")
+    parser.add_argument("--foreign")
     parser.add_argument("--pcpus", default="12")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", default=os.path.join(BUILD, "results"))
@@ -188,10 +198,12 @@ def main():
         die(f"there is no mutant {args.mutant}: choose one from ci/mutants")
     if not os.path.exists(os.path.join(args.image, "root.img")):
         die(f"{args.image} is not an image: run ci/build/image series rig, which prints the path of one")
+    if args.foreign and not os.path.exists(os.path.join(args.foreign, FOREIGN, "initrd")):
+        die(f"{args.foreign} has no {FOREIGN}: run ci/build/foreign, which prints the path of what has it")
     out = os.path.join(args.out, "stress")
     os.makedirs(out, exist_ok=True)
     qemu = say_where("qemu")
-    machines = [Machine(args.image, int(p), int(args.seconds), args.seed, args.mutant, qemu, os.path.join(out, f"{p}.log")) for p in args.pcpus]
+    machines = [Machine(args.image, int(p), int(args.seconds), args.seed, args.mutant, qemu, os.path.join(out, f"{p}.log"), args.foreign) for p in args.pcpus]
     start = time.monotonic()
     machine.run_all(machines, lambda: f"{time.monotonic() - start:.0f} s; " + "; ".join(m.progress() for m in machines),
                     lambda: f"interrupted after {time.monotonic() - start:.0f} s")

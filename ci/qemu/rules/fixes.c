@@ -438,6 +438,21 @@ static void mov_cr4_reserved(struct vm *vm)
 	expect(vm->vmcb->cr4 == CR4_64, "CR4 %lx, expected %lx", vm->vmcb->cr4, CR4_64);
 }
 
+/* Outside of long mode, entries of the highest level have no accessed bit. */
+static void pae_pdpte_not_accessed(struct vm *vm)
+{
+	u64 *pdpt = alloc(PAGE_SIZE), *pd = alloc(PAGE_SIZE);
+
+	to_32bit(vm, CR0_64, CR4_64);
+	vm->vmcb->cr3 = (u64)pdpt;
+	pdpt[0] = (u64)pd | PT_P;
+	/* the guest's code */
+	pd[1] = SIZE_2M | PT_P | PT_RW | PT_PS;
+	ends(vm, g32_nop, 0, 0, EXIT_VMMCALL);
+	expect(pd[1] & PT_A, "the lower entry is %lx, expected PT_A to be set", pd[1]);
+	expect(pdpt[0] == ((u64)pd | PT_P), "the upper entry is %lx, expected %lx", pdpt[0], (u64)pd | PT_P);
+}
+
 void fixes_tests(void)
 {
 	static const struct test tests[] = {
@@ -462,6 +477,7 @@ void fixes_tests(void)
 		{ "lmsw-selective-cr0", lmsw_selective_cr0, NPT_OFF },
 		{ "mov-cr3-reserved", mov_cr3_reserved, NPT_OFF },
 		{ "mov-cr4-reserved", mov_cr4_reserved, NPT_OFF },
+		{ "pae-pdpte-not-accessed", pae_pdpte_not_accessed, NPT_OFF },
 		{ "ignne-per-processor", ignne_per_processor, 0 },
 		/* Without the fix, QEMU aborts, so this is the last one. */
 		{ "cr8-raises-virq", cr8_raises_virq, NPT_OFF },
