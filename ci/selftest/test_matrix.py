@@ -22,7 +22,7 @@ class Matrix(VerbTest):
 
     def test_malformed_lines(self):
         good = "x86/state_test 01 12 60\n"
-        for bad in ("x86/smm_test", "x86/smm_test 01 12", "x86/smm_test 2 12 60", "x86/smm_test 01 3 60", "x86/smm_test 01 12 soon", "x86/smm_test 01 12/ 60"):
+        for bad in ("x86/smm_test", "x86/smm_test 01 12", "x86/smm_test 2 12 60", "x86/smm_test 01 4 60", "x86/smm_test 01 12 soon", "x86/smm_test 01 12/ 60"):
             with self.subTest(bad):
                 self.assert_refuses(self.refused(list=good + bad + "\n"), "run", "ci/tests/selftests.list:2:", bad)
 
