@@ -111,12 +111,12 @@ def programs(test):
 
 
 def one_of_each(tests, own, other, parameters):
-    """Return a short list of tests for L0 of a kernel whose kvm_amd has these parameters.
+    """Return a short list of tests for L0, and for the machine with VMX, of a kernel whose kvm_amd and kvm_intel have these parameters.
 
     For each program in own, the list has all rows that the base runs as well, or else the first row; for each program in other, it has one
     row.  Rows without cpu: are preferred.
     """
-    tests = [t for t in tests if 0 in t.levels and
+    tests = [t for t in tests if {0, VMX} & set(t.levels) and
              all(p.startswith("kvm.") or p.partition("=")[0] in parameters for p in t.params.split(",") if p != "-")]
     chosen = []
     for program in own + other:
@@ -431,7 +431,7 @@ def main():
     parser.add_argument("--no-vmx-oracle", action="store_true", help="the oracle of the machine with VMX removes what it reports; keep it, for the tests to notice")
     parser.add_argument("--own", help="run a short list for these programs, separated by commas; see one_of_each()")
     parser.add_argument("--other", default="", help="with --own: more programs, of which one row each is enough")
-    parser.add_argument("--parameters", default="", help="with --own: the parameters of kvm_amd")
+    parser.add_argument("--parameters", default="", help="with --own: the parameters of kvm_amd and kvm_intel")
     parser.add_argument("--tree", help="SERIES-IMAGE was made from a --tree kernel, which is in this directory")
     parser.add_argument("base")
     parser.add_argument("series")
