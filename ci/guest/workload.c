@@ -103,11 +103,14 @@ static int open_eth0(void)
 	ifr.ifr_flags = IFF_UP;
 	if (ioctl(s, SIOCSIFFLAGS, &ifr) || bind(s, (struct sockaddr *)&at, sizeof(at)))
 		err(1, "eth0");
-	/* The kernel drops frames before the link is up. */
-	do {
+	/* The kernel drops frames before the link is up, which takes up to a second.  Waiting in a loop would cost as much as many turns. */
+	for (;;) {
 		if (ioctl(s, SIOCGIFFLAGS, &ifr))
 			err(1, "eth0");
-	} while (!(ifr.ifr_flags & IFF_RUNNING));
+		if (ifr.ifr_flags & IFF_RUNNING)
+			break;
+		usleep(10000);
+	}
 	return s;
 }
 
