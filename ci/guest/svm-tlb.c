@@ -13,9 +13,6 @@
  *
  * svm-tlb memory FILE COMMAND...: run COMMAND, and write to FILE by how many bytes the kernel's memory had grown when COMMAND was about
  * to exit, with its files still open.  The kernel's memory is all memory that is neither free nor used by user space.
- *
- * The MSRs are those of ci/qemu's "Model the TLB that SVM guests see": the first one reads as the number of counters that
- * follow it, in the order of SVM_TLB_COUNTERS.
  */
 #include <cpuid.h>
 #include <fcntl.h>
@@ -29,18 +26,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define MSR_SELECT	0xc0011f00
-#define MSR_COUNTER	0xc0011f01
-
-static const struct {
-	const char *name;
-	unsigned int number;
-} counters[] = {
-	{ "vmrun", 0 }, { "walks", 3 }, { "flush_all", 11 }, { "flush_asid", 12 }, { "flush_local", 13 }, { "invlpga", 15 },
-	{ "stale", 24 }, { "stale_rights", 25 }, { "reloads", 27 },
-};
-
-#define NR (sizeof(counters) / sizeof(counters[0]))
+#include "svm-tlb.h"
 
 static uint64_t *vmruns(unsigned int asids)
 {
@@ -188,35 +174,11 @@ static int count_asids(unsigned long expected, char **command)
 	return n != expected;
 }
 
-/* The counters, summed over all processors.  Returns how many of these have counters, negative if they can't be read. */
-static int read_counters(uint64_t *sum)
-{
-	uint64_t value;
-	char path[32];
-	int cpus, fd;
-
-	memset(sum, 0, NR * sizeof(*sum));
-	for (cpus = 0;; cpus++) {
-		snprintf(path, sizeof(path), "/dev/cpu/%d/msr", cpus);
-		fd = open(path, O_RDONLY);
-		if (fd < 0)
-			return cpus;
-		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 28)
-			return 0;
-		for (unsigned int i = 0; i < NR; i++) {
-			if (pread(fd, &value, 8, MSR_COUNTER + counters[i].number) != 8)
-				return -1;
-			sum[i] += value;
-		}
-		close(fd);
-	}
-}
-
 static uint64_t flushes(const uint64_t *sum)
 {
 	uint64_t flushes = 0;
 
-	for (unsigned int i = 0; i < NR; i++)
+	for (unsigned int i = 0; i < NR_COUNTERS; i++)
 		if (!strncmp(counters[i].name, "flush_", 6))
 			flushes += sum[i];
 	return flushes;
@@ -224,7 +186,7 @@ static uint64_t flushes(const uint64_t *sum)
 
 static int count_flushes(unsigned long min, unsigned long max, char **command)
 {
-	uint64_t before[NR], after[NR], n;
+	uint64_t before[NR_COUNTERS], after[NR_COUNTERS], n;
 	int status;
 
 	if (read_counters(before) <= 0) {
@@ -243,7 +205,7 @@ static int count_flushes(unsigned long min, unsigned long max, char **command)
 
 int main(int argc, char **argv)
 {
-	uint64_t sum[NR];
+	uint64_t sum[NR_COUNTERS];
 	int cpus;
 
 	if (argc > 3 && !strcmp(argv[1], "asids"))
@@ -261,7 +223,9 @@ int main(int argc, char **argv)
 	cpus = read_counters(sum);
 	if (cpus < 0)
 		return 1;
-	for (unsigned int i = 0; cpus && i < NR; i++)
-		printf("%s=%llu%s", counters[i].name, (unsigned long long)sum[i], i + 1 < NR ? " " : "\n");
+	if (cpus) {
+		print_counters(sum);
+		putchar('\n');
+	}
 	return 0;
 }
