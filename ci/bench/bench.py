@@ -45,32 +45,90 @@ FEW_NOISE = 0.1
 # ci/bench/scenarios.toml explains the fields.
 Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
                                               "l2 turns l2s l3 config",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, False, "rig"))
-# L1 boots twice, and a third time with more turns of its L2: the additional time of the third boot is that of the additional turns.  It is
-# measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
-BOOTS = """
-boots() {
-	svm-tlb cputime /tmp/took sh "/tmp/with-$1" || exit 1
-	took=$(cat /tmp/took)
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (1, 3), 1, False, "rig"))
+# L1 and its guests boot once.  What has to do the turns then reads their number from L0, here, and says when it has done them.  The second number
+# repeats the first, and the third is greater: the additional turns alone cause the difference.  The time is CPU time of L1's QEMU, which
+# includes L0's work for it.
+LINUX = """
+cat >/tmp/l1.sh <<'END-sh'
+L1
+END-sh
+mkfifo /tmp/l1.in /tmp/l1.out
+sh /tmp/l1.sh </tmp/l1.in >/tmp/l1.out 2>&1 & l1=$!
+exec 3>/tmp/l1.in 4</tmp/l1.out
+expect() {
+	while read -r line <&4; do
+		case $line in *"$1"*) return ;; esac
+		echo "$line"
+	done
+	echo "L1 never printed \"$1\""
+	exit 1
+}
+turns() {
+	begin=$(svm-tlb cputime "$(cat /tmp/l1.pid)") || exit 1
+	echo "$1" >&3
+	expect "did $1"
+	took=$(($(svm-tlb cputime "$(cat /tmp/l1.pid)") - begin)) || exit 1
 	echo "$1 turns, $(((took - ${few:-0}) / $2)) TSC cycles per turn"
 	echo "NUMBER $(svm-tlb)"
 }
-cat >/tmp/with-FEW <<'END-few'
-L1-WITH-FEW
-END-few
-cat >/tmp/with-MANY <<'END-many'
-L1-WITH-MANY
-END-many
-boots FEW 1
-boots FEW 1
+expect ready
+turns FEW 1
+turns FEW 1
 few=$took
-boots MANY $((MANY - FEW))
+turns MANY $((MANY - FEW))
+few=
+echo 0 >&3
+while read -r line <&4; do echo "$line"; done
+wait $l1 || exit 1
+rm /tmp/l1.in /tmp/l1.out
 """
-# Two L2s side by side, in L1
+# In L1: boots of an L2 as turns
+L2_BOOTS = """
+echo ready
+while read -r n && [ "$n" != 0 ]; do
+	for i in $(seq "$n"); do
+		{{ {0}
+		}} </dev/null || exit 1
+	done
+	echo "did $n"
+done
+"""
+# In L1: two L2s side by side, as one
 SIDE_BY_SIDE = """
-({0}) & other=$!
-({1}) || exit 1
-wait $other
+mkfifo /tmp/a.in /tmp/a.out /tmp/b.in /tmp/b.out
+{{ {0}
+}} </tmp/a.in >/tmp/a.out 2>&1 & a=$!
+{{ {1}
+}} </tmp/b.in >/tmp/b.out 2>&1 & b=$!
+exec 3>/tmp/a.in 4</tmp/a.out 5>/tmp/b.in 6</tmp/b.out
+expect() {{
+	while read -r line <&"$1"; do
+		case $line in *"$2"*) return ;; esac
+		echo "$line"
+	done
+	exit 1
+}}
+expect 4 ready
+expect 6 ready
+echo ready
+while read -r n; do
+	echo "$n" >&3
+	echo "$n" >&5
+	[ "$n" != 0 ] || break
+	expect 4 "did $n"
+	expect 6 "did $n"
+	echo "did $n"
+done
+wait $a && wait $b
+"""
+# In L1: what L2 writes to its console goes to a program, whose answers are the console's input.
+ANSWERED = """
+set -o pipefail
+mkfifo /tmp/answers
+exec 3<&0
+{{ {0}
+}} </tmp/answers | workload answer >/tmp/answers
 """
 # L2's network: each frame is a datagram for "workload answer-frames" in L1.
 FRAMES = ["-netdev", "dgram,id=net,local.type=unix,local.path=/tmp/net.l2,remote.type=unix,remote.path=/tmp/net.l1",
@@ -128,21 +186,19 @@ def configs_of(s):
     return {s.config} - {"rig"}
 
 
-def boot_l1(s, turns):
-    """Return shell text that boots L1, in which L2s boot and do a number of turns each.  Without a command, a turn is a boot of L2."""
+def boot_l1(s):
+    """Return shell text that boots L1, in which L2s boot and do turns; see LINUX.  Without anything to do, a turn is a boot of L2."""
     def l2(name, extra=()):
-        does = f"{s.l2} {turns}" if s.l2 else "true"
         if s.l3:
-            return below(2, name, below(3, "l3", does, "/tmp/l3.console", 192), f"/tmp/{name}.console", 448, modules="kvm_amd")
-        return below(2, name, does, f"/tmp/{name}.console", 256, extra=extra)
+            return below(2, name, below(3, "l3", s.l2, "/tmp/l3.console", 192), f"/tmp/{name}.console", 448, modules="kvm_amd")
+        return below(2, name, s.l2 or "true", f"/tmp/{name}.console", 256, extra=extra)
 
-    if not s.l2 and not turns:
-        inner = "true"
+    if not s.l2:
+        inner = L2_BOOTS.format(l2("l2"))
     elif s.l2s == 2:
         inner = SIDE_BY_SIDE.format(l2("l2a"), l2("l2b"))
     elif s.l2 == "workload request":
-        # What L2 writes to its console goes to a program in L1, whose answers are the console's input.
-        inner = f"set -o pipefail\nmkfifo /tmp/answers\n{{ {l2('l2')}\n}} </tmp/answers | workload answer >/tmp/answers"
+        inner = ANSWERED.format(l2("l2"))
     elif s.l2 == "workload frame":
         inner = f"workload answer-frames &\n{l2('l2', FRAMES)}"
     else:
@@ -172,8 +228,7 @@ class Machine(machine.Machine):
         for i, s in enumerate(self.scenarios):
             if not s.command:
                 few, many = s.turns
-                command += BOOTS.replace("NUMBER", str(i)).replace("L1-WITH-FEW", boot_l1(s, few)).replace("L1-WITH-MANY", boot_l1(s, many)) \
-                    .replace("FEW", str(few)).replace("MANY", str(many))
+                command += LINUX.replace("NUMBER", str(i)).replace("L1", boot_l1(s), 1).replace("FEW", str(few)).replace("MANY", str(many))
                 continue
             for v in self.variants(s):
                 if self.kernel == SWITCH:

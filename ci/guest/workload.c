@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * workload cpuid|mmap|fork|request|frame TURNS: do the same TURNS times, for ci/bench: CPUID; map, write and unmap 16 pages; fork, execute a
- * program, and wait for its end; send a byte over the virtio console, and wait for the answer of "workload answer" at its other end; send an
- * Ethernet frame over eth0, and wait for the answer of "workload answer-frames".
- * workload answer: answer until standard input ends.  workload answer-frames: bind the socket /tmp/net.l1, and answer frames from the socket
- * /tmp/net.l2.  Exit status 1: something failed.
+ * workload cpuid|mmap|fork|request|frame: for ci/bench.  Print "ready", then for each number N in a line of standard input, do the same N times,
+ * and print "did N"; 0 ends it.  What it does: CPUID; map, write and unmap 16 pages; fork, execute a program, and wait for its end; send a byte
+ * over the virtio console, and wait for the answer of "workload answer" at its other end; send an Ethernet frame over eth0, and wait for the
+ * answer of "workload answer-frames".
+ * workload answer: answer bytes from standard input until it ends; what else comes from there goes to standard error, and what comes from file
+ * descriptor 3 goes to standard output.
+ * workload answer-frames: bind the socket /tmp/net.l1, and answer frames from the socket /tmp/net.l2.
+ * Exit status 1: something failed.
  */
 #define _GNU_SOURCE
 #include <err.h>
@@ -13,6 +16,8 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -61,7 +66,7 @@ static void do_fork(void)
 	int status;
 
 	if (!child) {
-		execl("/proc/self/exe", "workload", "cpuid", "1", NULL);
+		execl("/proc/self/exe", "workload", "exit", NULL);
 		_exit(1);
 	}
 	if (child < 0 || waitpid(child, &status, 0) != child || status)
@@ -150,17 +155,42 @@ static void answer_frames(void)
 	}
 }
 
+/* L2's console, and what is to be passed on to it */
 static void answer(void)
 {
+	struct pollfd fds[] = { { .fd = STDIN_FILENO, .events = POLLIN }, { .fd = 3, .events = POLLIN } };
 	char c;
 
-	while (read(STDIN_FILENO, &c, 1) == 1) {
-		if (c != REQUEST)
+	for (;;) {
+		if (poll(fds, 2, -1) < 0)
+			err(1, "poll");
+		if (fds[0].revents) {
+			if (read(STDIN_FILENO, &c, 1) != 1)
+				return;
+			if (c != REQUEST) {
+				write(STDERR_FILENO, &c, 1);
+				continue;
+			}
+			c = ANSWER;
+		} else if (read(3, &c, 1) != 1) {
+			fds[1].fd = -1;
 			continue;
-		c = ANSWER;
+		}
 		if (write(STDOUT_FILENO, &c, 1) != 1)
 			return;
 	}
+}
+
+/* Read a number from standard input, which may be the console that the turns read from as well.  Returns 0 at its end. */
+static long read_number(void)
+{
+	long number = 0;
+	char c;
+
+	while (read(STDIN_FILENO, &c, 1) == 1 && c != '\n')
+		if (c >= '0' && c <= '9')
+			number = 10 * number + c - '0';
+	return number;
 }
 
 int main(int argc, char **argv)
@@ -172,21 +202,28 @@ int main(int argc, char **argv)
 		{ "cpuid", do_cpuid }, { "mmap", do_mmap }, { "fork", do_fork }, { "request", do_request },
 		{ "frame", do_frame },
 	};
-	unsigned int i;
-	long turns;
+	long turns, i;
+	unsigned int w;
 
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	if (argc == 2 && !strcmp(argv[1], "exit"))
+		return 0;
 	if (argc == 2 && !strcmp(argv[1], "answer")) {
 		answer();
 		return 0;
 	}
 	if (argc == 2 && !strcmp(argv[1], "answer-frames"))
 		answer_frames();
-	for (i = 0; argc == 3 && i < sizeof(workloads) / sizeof(*workloads); i++) {
-		if (strcmp(argv[1], workloads[i].name))
+	for (w = 0; argc == 2 && w < sizeof(workloads) / sizeof(*workloads); w++) {
+		if (strcmp(argv[1], workloads[w].name))
 			continue;
-		for (turns = atol(argv[2]); turns > 0; turns--)
-			workloads[i].turn();
+		printf("ready\n");
+		while ((turns = read_number())) {
+			for (i = 0; i < turns; i++)
+				workloads[w].turn();
+			printf("did %ld\n", turns);
+		}
 		return 0;
 	}
-	errx(1, "usage: workload cpuid|mmap|fork|request|frame TURNS, or workload answer|answer-frames");
+	errx(1, "usage: workload cpuid|mmap|fork|request|frame|answer|answer-frames");
 }
