@@ -15,7 +15,8 @@
  * to exit, with its files still open.  The kernel's memory is all memory that is neither free nor used by user space.
  *
  * The MSRs are those of ci/qemu's "Model the TLB that SVM guests see": the first one reads as the number of counters that
- * follow it, in the order of SVM_TLB_COUNTERS.
+ * follow it, in the order of SVM_TLB_COUNTERS.  ci/bochs/model has the same MSRs on the machine with VMX, with VM entries, INVVPIDs and INVEPTs
+ * in place of VMRUNs, flushes of one ASID and flushes of all ASIDs.
  */
 #include <cpuid.h>
 #include <fcntl.h>
