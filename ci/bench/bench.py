@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: GPL-2.0-only
-"""bench.py [--quick] [--record] [--variants IMAGE] [--kernel NAME=IMAGE]... BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called by scripts/bench.
+"""bench.py [--quick] [--record] [--machine tcg|vmx] [--variants IMAGE] [--kernel NAME=IMAGE]... BASE-IMAGE SERIES-IMAGE OUT [SCENARIO...]: called
+by scripts/bench.
 
 Measures what one turn of a vCPU costs on both kernels, with the TLB model, in a machine whose clock counts instructions:
 - VMRUNs
@@ -10,10 +11,15 @@ Measures what one turn of a vCPU costs on both kernels, with the TLB model, in a
 - L0's instructions: the median of all turns, because a timer tick takes as many instructions as two turns
 - bytes of kernel memory per VM at the end of the workload
 
+On the machine with VMX, VM entries, INVVPIDs and INVEPTs take the place of VMRUNs, flushes of one ASID and flushes of all ASIDs, nothing is
+reloaded, memory is not measured, and the instructions are those of L0, L1 and L2.
+
 Each workload runs with two numbers of turns; the additional turns alone cause the difference.  Writes OUT.tsv, OUT.html and OUT.ktap, or
 OUT-partial.tsv if the run ends early.  Exit status 0: the series is not worse than worse() allows, and the counts match ci/bench/expected,
-which --record writes.  bench.py --names: print the names of the scenarios.
+which --record writes; with --machine, for the scenarios of that machine only.
+bench.py --names: print the names of the scenarios.
 bench.py --kernels [SCENARIO...]: print which kernels of ci/bench/kernels these, or all, scenarios need.
+bench.py --machines [SCENARIO...]: print on which machines they run.
 """
 import argparse
 import collections
@@ -29,6 +35,7 @@ import figures as docs
 import page
 import machine
 import tap
+from bochs import BochsGuest
 from guest import TOP, Guest, GuestError, below, die, say_where
 
 # How much more than the base the series may cost: a factor for L0's instructions (a turn has thousands of them), and a number of flushes
@@ -44,8 +51,10 @@ FEW_NOISE = 0.1
 
 # ci/bench/scenarios.toml explains the fields.
 Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
-                                              "l2 turns l2s l3 config",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (1, 3), 1, False, "rig"))
+                                              "l2 turns l2s l3 config machine",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (1, 3), 1, False, "rig", "tcg"))
+# The emulators of the machines, by the names that scripts/run has for these.
+EMULATORS = {"tcg": "qemu", "vmx": "bochs"}
 # L1 and its guests boot once.  What has to do the turns then reads their number from L0, here, and says when it has done them.  The second number
 # repeats the first, and the third is greater: the additional turns alone cause the difference.  The time is CPU time of L1's QEMU, which
 # includes L0's work for it.
@@ -164,6 +173,10 @@ def read_scenarios(path):
                 die(f"{path}: {s.name}: there is no scenario {other}")
         if not os.path.exists(os.path.join(TOP, f"ci/config/{s.config}.config")):
             die(f"{path}: {s.name}: there is no configuration {s.config} in ci/config")
+        if s.machine not in EMULATORS:
+            die(f"{path}: {s.name}: there is no machine {s.machine} (choose from: {' '.join(EMULATORS)})")
+        if s.machine == "vmx" and (not s.command or s.variants or s.kernels or s.cpus != 1 or s.cpu):
+            die(f"{path}: {s.name}: the machine with VMX has one CPU, runs a command, and base and series only")
     return scenarios
 
 
@@ -178,12 +191,16 @@ def read_curves(path):
 
 def kernels_of(s):
     """Return the names of the kernels of ci/bench/kernels that run a scenario: part-nested, the series without part contexts, runs each with an L2."""
-    return {*s.kernels, *(["part-nested"] if "nested" in s.command and not s.slow else [])}
+    return {*s.kernels, *(["part-nested"] if "nested" in s.command and not s.slow and s.machine == "tcg" else [])}
 
 
 def configs_of(s):
     """Return the configurations of ci/config, besides rig, whose kernels a scenario needs."""
     return {s.config} - {"rig"}
+
+
+def machines_of(s):
+    return {s.machine}
 
 
 def boot_l1(s):
@@ -213,14 +230,18 @@ CURVES = read_curves(os.path.join(TOP, "ci/bench/curves.toml"))
 class Machine(machine.Machine):
     """One boot of one kernel, for all scenarios that need the same processors and module parameters, one after the other."""
 
-    def __init__(self, slots, kernel, image, scenarios, turns, qemu):
+    def __init__(self, slots, kernel, image, scenarios, turns, emulator):
         super().__init__(f"{' '.join(s.name for s in scenarios)} on the {kernel} kernel", slots)
         self.kernel, self.scenarios, self.turns = kernel, scenarios, turns
         s = scenarios[0]
         # Disable flushes by age: only some of the runs would see one.  The scenarios nested-age-* measure them.
         params = s.params if kernel == "base" or "nested_tlb_max_age" in s.params else s.params + " nested_tlb_max_age=3600000"
-        self.options = {"image": image, "level": 0, "cpus": s.cpus, "modules": (f"kvm_amd {params}",), "qemu": qemu,
-                        "cpu": f",x-svm-asids={s.asids}" + (f",{s.cpu}" if s.cpu else ""), "icount": True}
+        if s.machine == "vmx":
+            self.new_guest, self.options = BochsGuest, {"image": image, "modules": (f"kvm_intel {params}",), "bochs": emulator}
+        else:
+            self.new_guest = Guest
+            self.options = {"image": image, "level": 0, "cpus": s.cpus, "modules": (f"kvm_amd {params}",), "qemu": emulator,
+                            "cpu": f",x-svm-asids={s.asids}" + (f",{s.cpu}" if s.cpu else ""), "icount": True}
         self.got = {}
 
     def work(self):
@@ -234,9 +255,13 @@ class Machine(machine.Machine):
                 if self.kernel == SWITCH:
                     command += f"printf %s {v or 'none'} >/sys/module/kvm/parameters/mutant || exit 1\n"
                 # The first run warms up KVM and L0's caches.
-                for t in (1, *(FEW_TURNS if s.few else self.turns)):
-                    command += f"svm-tlb memory /tmp/bytes ./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb) bytes=$(cat /tmp/bytes)\"\n"
-        self.guest = guest = Guest(command=command, **self.options)
+                for t in (1, *(FEW_TURNS if s.few else QUICK_TURNS if s.machine == "vmx" else self.turns)):
+                    if s.machine == "vmx":
+                        # Before it measures memory, the kernel has to be idle for a second, which takes Bochs longer than the workload.
+                        command += f"./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb)\"\n"
+                    else:
+                        command += f"svm-tlb memory /tmp/bytes ./x86/{s.command} -t {t} || exit 1\necho \"{i}{v} $(svm-tlb) bytes=$(cat /tmp/bytes)\"\n"
+        self.guest = guest = self.new_guest(command=command, **self.options)
         try:
             out = guest.process.stdout.read().decode(errors="replace")
             guest.process.wait()
@@ -263,7 +288,8 @@ class Machine(machine.Machine):
         more = turns[2] - turns[1]
         per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
         per_turn["instructions"] = int(runs[2][1])
-        # Ignore the first run: it also allocates memory that the kernel keeps for later runs.  Where L1 boots, no VM is left to measure.
+        # Ignore the first run: it also allocates memory that the kernel keeps for later runs.  Where L1 boots, no VM is left to measure, and on
+        # VMX nothing is measured.
         per_turn["bytes"] = min(counts[1]["bytes"], counts[2]["bytes"]) / vms(scenario) if "bytes" in counts[2] else 0
         return per_turn
 
@@ -322,6 +348,18 @@ def unexpected(scenario, got, expected):
                 yield f"{kernel}: {c} {f[c]:.3f} per turn, {was[c]} in ci/bench/expected; if the change is intended, run scripts/bench --record"
 
 
+def write_expected(scenarios, figures):
+    """Write ci/bench/expected; keep the lines of the other machine if only one was measured."""
+    kept = collections.defaultdict(list)
+    for (name, kernel), r in read_expected().items() if os.path.exists(EXPECTED) else ():
+        kept[name].append([kernel] + [r[c] for c in EXACT])
+    for s in scenarios:
+        kept[s.name] = [] if s.slow or s.few else [[kernel] + [f"{got[c]:.3f}" for c in EXACT] for kernel, got in figures[s.name].items()]
+    with open(EXPECTED, "w", encoding="utf-8") as f:
+        f.write("\t".join(("scenario", "kernel") + EXACT) + "\n")
+        f.writelines("\t".join([s.name, *words]) + "\n" for s in SCENARIOS for words in kept[s.name])
+
+
 def write_tsv(path, scenarios, machines):
     """Write all figures that were measured; return scenario -> kernel -> counter -> count per turn."""
     figures = {s.name: {kernel: f for m in machines for (name, kernel), f in m.got.items() if name == s.name} for s in scenarios}
@@ -338,13 +376,14 @@ def main():
     if sys.argv[1:] == ["--names"]:
         print("\n".join(s.name for s in SCENARIOS))
         return 0
-    if sys.argv[1:2] in (["--kernels"], ["--configs"]):
-        of = kernels_of if sys.argv[1] == "--kernels" else configs_of
+    if sys.argv[1:2] in (["--kernels"], ["--configs"], ["--machines"]):
+        of = {"--kernels": kernels_of, "--configs": configs_of, "--machines": machines_of}[sys.argv[1]]
         print("\n".join(sorted({k for s in SCENARIOS if s.name in sys.argv[2:] or not sys.argv[2:] for k in of(s)})))
         return 0
     parser = argparse.ArgumentParser()
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--record", action="store_true")
+    parser.add_argument("--machine", choices=EMULATORS)
     parser.add_argument("--variants")
     parser.add_argument("--kernel", action="append", default=[])
     parser.add_argument("--config", action="append", default=[], nargs=3, help="a configuration, and the images of base and series with it")
@@ -353,9 +392,10 @@ def main():
     parser.add_argument("out")
     parser.add_argument("scenarios", nargs="*")
     args = parser.parse_args()
-    todo = [s for s in SCENARIOS if (s.name in args.scenarios if args.scenarios else not (args.quick and (s.slow or s.more)))]
+    todo = [s for s in SCENARIOS if (s.name in args.scenarios if args.scenarios else not (args.quick and (s.slow or s.more)))
+            and args.machine in (None, s.machine)]
     turns = QUICK_TURNS if args.quick else TURNS
-    qemu = say_where("qemu")
+    emulators = {m: say_where(EMULATORS[m]) for m in sorted({s.machine for s in todo})}
     start, results = time.monotonic(), []
     slots = threading.Semaphore(machine.at_once())
     images = {config: {"base": base, "series": series} for config, base, series in (["rig", args.base, args.series], *args.config)}
@@ -363,17 +403,18 @@ def main():
     # A slow scenario gets a machine of its own.
     kinds = collections.defaultdict(list)
     for s in todo:
-        kinds[s.asids, s.params, s.cpus, s.cpu, s.config, s.slow and s.name].append(s)
+        kinds[s.machine, s.asids, s.params, s.cpus, s.cpu, s.config, s.slow and s.name].append(s)
     for mine in kinds.values():
-        machines += [Machine(slots, k, i, mine, turns, qemu) for k, i in images[mine[0].config].items()]
+        emulator = emulators[mine[0].machine]
+        machines += [Machine(slots, k, i, mine, turns, emulator) for k, i in images[mine[0].config].items()]
         for kernel in args.kernel:
             name, _, image = kernel.partition("=")
             theirs = [s for s in mine if name in kernels_of(s)]
             if theirs:
-                machines.append(Machine(slots, name, image, theirs, turns, qemu))
+                machines.append(Machine(slots, name, image, theirs, turns, emulator))
         mine = [s for s in mine if s.variants]
         if args.variants and mine:
-            machines.append(Machine(slots, SWITCH, args.variants, mine, turns, qemu))
+            machines.append(Machine(slots, SWITCH, args.variants, mine, turns, emulator))
 
     def partial():
         """Write what was measured before the run ended early, and return a note about it."""
@@ -412,13 +453,8 @@ def main():
             print(f"FAIL: {s.name}: {b}")
         results.append((s.name, "fail" if bad else "pass", bad))
     if args.record:
-        with open(EXPECTED, "w", encoding="utf-8") as f:
-            f.write("\t".join(("scenario", "kernel") + EXACT) + "\n")
-            for s in todo:
-                for kernel, got in figures[s.name].items():
-                    if not s.slow and not s.few:
-                        f.write("\t".join([s.name, kernel] + [f"{got[c]:.3f}" for c in EXACT]) + "\n")
-        docs.write(todo, figures)
+        write_expected(todo, figures)
+        docs.write(SCENARIOS, figures)
     tap.write(args.out + ".ktap", results)
     print(f"bench: {len(todo)} scenarios in {time.monotonic() - start:.0f} s; {os.path.relpath(args.out, TOP)}.tsv and .html")
     return 1 if any(outcome == "fail" for _, outcome, _ in results) else 0

@@ -5,6 +5,7 @@
 A table in a cover letter begins below the command that measures it, "  scripts/bench SCENARIO...", and ends at the next empty line.
 """
 import glob
+import itertools
 import os
 import re
 import sys
@@ -20,11 +21,16 @@ HEADER = """\
                         TLB flushes     page    VMCB       L0's
                         ASID    all    walks reloads     instr.
 """
+# The machine with VMX has no VMCBs.
+VMX_HEADER = """\
+                     INVVPID INVEPT     page        all
+                                       walks     instr.
+"""
 INTRO = """\
 # What a turn costs, base against series
 
-Written by `scripts/bench --record`, all from one run. `scripts/bench SCENARIO` measures a scenario again. A turn is one turn of a vCPU on a pCPU or,
-in scenarios with an L2, one round trip from L1 to L2 and back.
+Written by `scripts/bench --record`; each of the two tables is from one run. `scripts/bench SCENARIO` measures a scenario again. A turn is one turn of
+a vCPU on a pCPU or, in scenarios with an L2, one round trip from L1 to L2 and back.
 
 - TLB flushes, of one ASID and of all of them, and page walks are exact counts of the TLB model, which keeps each entry as long as the
   architecture allows. Real TLBs are smaller, so the base loses less by flushing.
@@ -38,6 +44,14 @@ in scenarios with an L2, one round trip from L1 to L2 and back.
 - `nested_tlb_max_age` is an hour unless the title says otherwise, so that the counts are the same in each run. The default is 10 ms.
 
 """
+VMX_INTRO = """\
+
+# The same on VMX
+
+Measured on the machine with VMX (`docs/bochs.md`). The instructions are those of L0, L1 and L2. With more than one L2, L1 executes VMPTRLD before
+each VM-Enter, and each L2 has an EPT and a VPID of its own. Each of L1's VMCSs has an MSR bitmap.
+
+"""
 
 
 def count(value, digits):
@@ -48,11 +62,25 @@ def count(value, digits):
 def rows(scenario, got):
     """Return a scenario's title and figures, with one line for each kernel."""
     text = scenario.title + "\n"
+    vmx = scenario.machine == "vmx"
     for kernel, f in got.items():
         ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
-        text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 3):>7}{count(f['walks'], 2):>9}{count(f['reloads'], 2):>8}"
-                 f"{f['instructions']:11.0f}{ratio}\n")
+        text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 2 if vmx else 3):>7}{count(f['walks'], 2):>9}"
+                 f"{'' if vmx else count(f['reloads'], 2).rjust(8)}{f['instructions']:11.0f}{ratio}\n")
     return text
+
+
+def header(machine):
+    return VMX_HEADER if machine == "vmx" else HEADER
+
+
+def without_headers(text):
+    return text.replace(HEADER, "").replace(VMX_HEADER, "")
+
+
+def table(scenarios, by_name):
+    """Return the rows of these scenarios, in that order, with a header for each machine."""
+    return "".join(header(m) + "".join(by_name[s.name] for s in mine) for m, mine in itertools.groupby(scenarios, lambda s: s.machine))
 
 
 def indented(text):
@@ -75,14 +103,20 @@ def readme_rows(recorded):
 
 def read_recorded():
     with open(NUMBERS, encoding="utf-8") as f:
-        return dict(ROWS.findall(f.read().partition("```\n")[2].removeprefix(HEADER)))
+        return dict(ROWS.findall(without_headers("".join(f.read().split("```\n")[1::2]))))
 
 
 def write(scenarios, figures):
-    """Write docs/numbers.md and the tables in the cover letters and in README.md."""
-    by_name = {s.name: rows(s, figures[s.name]) for s in scenarios}
+    """Write docs/numbers.md and the tables in the cover letters and in README.md.  Scenarios without figures keep the rows that they have."""
+    old = read_recorded() if os.path.exists(NUMBERS) else {}
+    by_name = {s.name: rows(s, figures[s.name]) if s.name in figures else s.title + "\n" + old[s.title] for s in scenarios
+               if s.name in figures or s.title in old}
+    shown = {s.name: s for s in scenarios if s.name in by_name}
+    by_machine = {m: [s for s in shown.values() if s.machine == m] for m in ("tcg", "vmx")}
     with open(NUMBERS, "w", encoding="utf-8") as f:
-        f.write(INTRO + "```\n" + HEADER + "".join(by_name.values()) + "```\n")
+        for m, intro in (("tcg", INTRO), ("vmx", VMX_INTRO)):
+            if by_machine[m]:
+                f.write(intro + "```\n" + table(by_machine[m], by_name) + "```\n")
     for letter, names, _ in tables():
         for n in names:
             if n not in by_name:
@@ -90,7 +124,7 @@ def write(scenarios, figures):
     for path in glob.glob(LETTERS):
         with open(path, encoding="utf-8") as f:
             text = f.read()
-        new = TABLE.sub(lambda m: f"  scripts/bench {m[1]}\n" + indented(HEADER + "".join(by_name[n] for n in scenarios_of(m[1]))), text)
+        new = TABLE.sub(lambda m: f"  scripts/bench {m[1]}\n" + indented(table([shown[n] for n in scenarios_of(m[1])], by_name)), text)
         if new != text:
             with open(path, "w", encoding="utf-8") as f:
                 f.write(new)
@@ -109,8 +143,8 @@ def tables():
     """Yield the cover letter, the scenarios and the text of each table."""
     for path in sorted(glob.glob(LETTERS)):
         with open(path, encoding="utf-8") as f:
-            for command, table in TABLE.findall(f.read()):
-                yield os.path.relpath(path, TOP), scenarios_of(command), re.sub(r"^  ", "", table, flags=re.M).removeprefix(HEADER)
+            for command, text in TABLE.findall(f.read()):
+                yield os.path.relpath(path, TOP), scenarios_of(command), without_headers(re.sub(r"^  ", "", text, flags=re.M))
 
 
 def main():
@@ -119,10 +153,10 @@ def main():
         with open(README, encoding="utf-8") as f:
             text = f.read()
         bad += [f"README.md: the row \"{name}\" differs from docs/numbers.md" for name, row in readme_rows(read_recorded()).items() if row + "\n" not in text]
-    for letter, scenarios, table in tables():
+    for letter, scenarios, text in tables():
         if recorded is None:
             recorded = read_recorded()
-        shown = dict(ROWS.findall(table))
+        shown = dict(ROWS.findall(text))
         bad += [f"{letter}: \"{title}\" differs from docs/numbers.md" for title, got in shown.items() if recorded.get(title) != got]
         if len(shown) != len(scenarios):
             bad.append(f"{letter}: the table below scripts/bench {scenarios[0]} has {len(shown)} scenarios of {len(scenarios)}")

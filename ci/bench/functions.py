@@ -132,7 +132,7 @@ def write(path, base, series):
 
 
 def main():
-    scenarios = {s.name: s for s in bench.SCENARIOS if s.command}
+    scenarios = {s.name: s for s in bench.SCENARIOS if s.command and s.machine == "tcg"}
     if sys.argv[1:] == ["--names"]:
         print("\n".join(scenarios))
         return

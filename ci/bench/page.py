@@ -90,7 +90,9 @@ def write(path, scenarios, figures, curves, about=""):
            "<ul>" + "".join(f"<li><b>{html.escape(v)}</b></li>" for v in verdict(figures)) + "</ul>",
            "<p>All counts are per turn of a vCPU; for L2s, a turn is a round trip from L1 to L2 and back. They come from QEMU's TLB model, an "
            "emulated AMD processor whose TLB keeps each entry as long as the architecture allows, and from a clock that counts instructions. "
-           "These are exact event counts, not times. <code>scripts/bench</code> repeats the measurement.</p>"]
+           "These are exact event counts, not times. In rows that begin with VMX they come from Bochs, an emulated Intel processor with such a TLB: "
+           "INVVPIDs and INVEPTs take the place of flushes, VM entries that of VMRUNs, memory is not measured, and the instructions are those of L0, L1 and L2. "
+           "<code>scripts/bench</code> repeats the measurement.</p>"]
     for title, xlabel, counter, names in curves:
         lines = {}
         for x, name in names.items():

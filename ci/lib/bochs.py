@@ -16,7 +16,7 @@ from guest import Emulated, GuestError, say_where
 
 # The model of the processor.  Linux does not boot on the newer ones of Bochs 3.0, and the older ones lack features of VMX.
 CPU = "corei7_skylake_x"
-# Instructions per emulated second.  Nothing else advances the clocks, so no time limit in the machine depends on the host.
+# Instructions per second of the devices' clocks.  Nothing else advances any clock, so no time limit in the machine depends on the host.
 IPS = 50000000
 # Bochs treats a BIOS with another name as flash memory.
 BIOS = "BIOS-bochs-latest"
@@ -36,7 +36,7 @@ cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0, vmx_tlb={tlb}
 megs: {memory}
 clock: sync=none, time0=1700000000
 romimage: file={bochs}/{bios}, options=fastboot
-vga: extension=none
+vga: extension=none, realtime=0
 vgaromimage: file={bochs}/boot.rom
 pci: enabled=1, chipset=i440fx
 optramimage1: file={dir}/real, address={real:#x}

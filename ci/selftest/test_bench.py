@@ -128,14 +128,18 @@ class Bench(VerbTest):
     GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100, "bytes": 4096}
     BASE = {**GOOD, "flush_asid": 2, "walks": 27, "instructions": 110}
 
-    def measured(self, *scenarios, expected=None, broken=None, series=None, reloads=None):
-        """Return status and output of bench.py if each scenario has these figures; reloads replaces the series' reloads."""
+    def measured(self, *scenarios, expected=None, broken=None, series=None, reloads=None, emulators=None):
+        """Return status and output of bench.py if each scenario has these figures; reloads replaces the series' reloads.
+
+        Stores the machines' labels.  emulators: those that the scenarios need."""
+        self.labels, asked = [], []
         figures = {"base": self.BASE, "series": {**self.GOOD, **(series or {})}}
         lines = ["scenario kernel flush_asid flush_all walks reloads"] + [f"{s} {k} {f['flush_asid']} 0 {f['walks']} {f['reloads']}" for s in scenarios
                                                                   for k, f in {"base": self.BASE, "series": self.GOOD, **(expected or {})}.items()]
         write(self.path("expected"), "\n".join(lines).replace(" ", "\t") + "\n")
 
         def measure(machine):
+            self.labels.append(machine.label)
             if broken in [s.name for s in machine.scenarios]:
                 machine.error = "it panics"
             else:
@@ -145,7 +149,7 @@ class Bench(VerbTest):
         out = io.StringIO()
         with contextlib.ExitStack() as stack:
             for where, name, value in ((bench.Machine, "run", measure), (bench, "EXPECTED", self.path("expected")),
-                                       (bench, "say_where", lambda *command: ""), (bench.machine, "run_all", lambda machines, *how: [m.run() for m in machines]),
+                                       (bench, "say_where", lambda *command: asked.extend(command) or ""), (bench.machine, "run_all", lambda machines, *how: [m.run() for m in machines]),
                                        (sys, "argv", ["bench.py", "base", "series", self.path("bench"), *scenarios])):
                 stack.callback(setattr, where, name, getattr(where, name))
                 setattr(where, name, value)
@@ -154,6 +158,7 @@ class Bench(VerbTest):
                     status = bench.main()
                 except SystemExit as e:
                     return 1, str(e)
+        self.assertEqual(asked, emulators or ["qemu"])
         return status, out.getvalue()
 
     def test_as_expected(self):
@@ -244,6 +249,31 @@ class Bench(VerbTest):
             done = run([os.path.join(bench.TOP, "ci/bench/bench.py"), "--configs", *scenarios], {**os.environ, "PYTHONPATH": os.path.join(bench.TOP, "ci/lib")})
             self.assertEqual(done.out.split(), configs)
 
+    def test_machines_that_scenarios_need(self):
+        for scenarios, machines in (([], ["tcg", "vmx"]), (["pinned"], ["tcg"]), (["vmx-l2s-1"], ["vmx"])):
+            done = run([os.path.join(bench.TOP, "ci/bench/bench.py"), "--machines", *scenarios], {**os.environ, "PYTHONPATH": os.path.join(bench.TOP, "ci/lib")})
+            self.assertEqual(done.out.split(), machines)
+
+    def test_scenarios_of_vmx(self):
+        # They run on a machine of their own, and nobody needs QEMU for them.
+        status, text = self.measured("vmx-l2s-1", series={"instructions": 88}, emulators=["bochs"])
+        self.assertEqual(status, 0, text)
+        self.assertIn("vmx-l2s-1 on the series kernel", self.labels)
+        status, text = self.measured("vmx-l2s-1", "nested-w16", series={"instructions": 89}, emulators=["qemu", "bochs"])
+        self.assertEqual(status, 1)
+        self.assertIn("FAIL: vmx-l2s-1: 89 instructions per turn, 110 on the base, must be at most 0.80 times that\n", text)
+        self.assertNotIn("FAIL: nested-w16", text)
+        self.assertEqual(len(self.labels), 4)
+
+    def test_counts_of_the_other_machine_are_kept(self):
+        figures = {"vmx-l2s-1": {"base": self.BASE, "series": self.GOOD}}
+        self.addCleanup(setattr, bench, "EXPECTED", bench.EXPECTED)
+        bench.EXPECTED = self.path("expected")
+        lines = ["scenario\tkernel\tflush_asid\tflush_all\twalks\treloads", "pinned\tbase\t1\t2\t3\t4", "vmx-l2s-1\tbase\t9\t9\t9\t9"]
+        write(bench.EXPECTED, "".join(l + "\n" for l in lines))
+        bench.write_expected([s for s in bench.SCENARIOS if s.name in figures], figures)
+        self.assertEqual(read(bench.EXPECTED).splitlines(), lines[:2] + ["vmx-l2s-1\tbase\t2.000\t0.000\t27.000\t3.000", "vmx-l2s-1\tseries\t0.000\t0.000\t0.000\t3.000"])
+
     def test_bad_curves(self):
         path = self.path("curves.toml")
         for text in ("[[curve]]\ntitle = 't'\n", "[[curve\n", ""):
@@ -256,6 +286,7 @@ class Bench(VerbTest):
         path = self.path("scenarios.toml")
         for text, why in (("[a]\ntitle = 't'\nmroe = true\n", "a: mroe: unknown or missing"), ("[a]\n", "a: title: unknown or missing"),
                           ("[a]\ntitle = 't'\nlike = 'b'\n", "a: there is no scenario b"), ("[a]\ntitle = 't'\nconfig = 'b'\n", "a: there is no configuration b"),
+                          ("[a]\ntitle = 't'\nmachine = 'b'\n", "a: there is no machine b"), ("[a]\ntitle = 't'\nmachine = 'vmx'\n", "a: the machine with VMX has one CPU"),
                           ("[a\n", "line 1"), ("[a]\ntitle = 't'\n[a]\ntitle = 't'\n", "a")):
             write(path, text)
             with self.assertRaises(SystemExit) as end:

@@ -351,14 +351,17 @@ class Figures(VerbTest):
         os.remove(self.path("docs/numbers.md"))
         write(self.path("docs/cover-letters/two.txt"), self.LETTER)
 
-    def record(self, walks=9):
-        """Write the figures as scripts/bench --record does."""
+    SCENARIOS = {"pinned": ("one vCPU", "tcg"), "vms-4": ("4 VMs", "tcg"), "vmx-l2s": ("VMX: L2", "vmx")}
+
+    def record(self, walks=9, machine="tcg"):
+        """Write the figures as scripts/bench --record --machine does."""
         counts = {"flush_asid": 1, "flush_all": 0.25, "walks": walks, "reloads": 2, "instructions": 1000}
-        names = {"pinned": "one vCPU", "vms-4": "4 VMs"}
+        measured = [n for n, (_, m) in self.SCENARIOS.items() if m == machine]
         program = f"""import sys, types
 sys.path[:0] = {[self.path("ci/bench"), self.path("ci/lib")]!r}
 import figures
-figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.items()], dict.fromkeys({list(names)!r}, dict.fromkeys(("base", "series"), {counts!r})))"""
+figures.write([types.SimpleNamespace(name=n, title=t, machine=m) for n, (t, m) in {self.SCENARIOS!r}.items()],
+              dict.fromkeys({measured!r}, dict.fromkeys(("base", "series"), {counts!r})))"""
         done = run([sys.executable, "-c", program], self.env)
         self.assertEqual(done.status, 0, done)
 
@@ -373,7 +376,7 @@ figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.item
 sys.path[:0] = {[self.path("ci/bench"), self.path("ci/lib")]!r}
 import figures
 f = lambda w, i: {{"flush_asid": 1, "flush_all": 0, "walks": w, "reloads": 2, "instructions": i}}
-figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.items()], {{n: {{"base": f(25, 1000), "series": f(0.5, 880)}} for n in {list(names)!r}}})"""
+figures.write([types.SimpleNamespace(name=n, title=t, machine="tcg") for n, t in {names!r}.items()], {{n: {{"base": f(25, 1000), "series": f(0.5, 880)}} for n in {list(names)!r}}})"""
         write(self.path("docs/cover-letters/two.txt"), "KVM: Part two\n")
         done = run([sys.executable, "-c", program], self.env)
         self.assertEqual(done.status, 0, done)
@@ -392,6 +395,28 @@ figures.write([types.SimpleNamespace(name=n, title=t) for n, t in {names!r}.item
             self.assertEqual(letter.count(f"{walks}.00    2.00       1000\n"), 2)
             self.assertTrue(letter.endswith("x 1.000\n\nThat is all.\n"), letter)
             self.assertEqual(self.check(), (0, "", ""))
+
+    def test_machines_are_recorded_one_by_one(self):
+        self.record()
+        write(self.path("docs/cover-letters/vmx.txt"), "KVM: Part vmx\n\nNumbers:\n\n  scripts/bench vmx-l2s\n\nThat is all.\n")
+        self.record(7, "vmx")
+        vmx = """\
+                       INVVPID INVEPT     page        all
+                                         walks     instr.
+  VMX: L2
+    base                  1.00   0.25     7.00       1000
+    series                1.00   0.25     7.00       1000  x 1.000
+
+"""
+        self.assertIn("  scripts/bench vmx-l2s\n" + vmx, read(self.path("docs/cover-letters/vmx.txt")))
+        self.assertEqual(self.check(), (0, "", ""))
+        self.record(8)
+        for path, walks in (("docs/cover-letters/two.txt", 8), ("docs/cover-letters/vmx.txt", 7)):
+            self.assertEqual(read(self.path(path)).count(f" {walks}.00  "), 4 if walks == 8 else 2)
+        self.assertEqual(self.check(), (0, "", ""))
+        numbers = read(self.path("docs/numbers.md"))
+        write(self.path("docs/numbers.md"), numbers.replace("    7.00  ", "    6.00  ", 1))
+        self.assertEqual(self.check(), (1, 'docs/cover-letters/vmx.txt: "VMX: L2" differs from docs/numbers.md: run scripts/bench --record\n', ""))
 
     def test_another_figure(self):
         self.record()
