@@ -3,6 +3,7 @@
 """figures.py: check that the tables in docs/cover-letters have the figures of docs/numbers.md; scripts/bench --record writes both.
 
 A table in a cover letter begins below the command that measures it, "  scripts/bench SCENARIO...", and ends at the next empty line.
+A sentence about the L1s of scripts/test foreign must have the figures of docs/l1-hypervisors.md.
 """
 import glob
 import itertools
@@ -16,6 +17,10 @@ NUMBERS = os.path.join(TOP, "docs/numbers.md")
 README = os.path.join(TOP, "README.md")
 README_TITLES = ("L2, 16 pages", "2 L2s, 16 pages", "4 L2s, 16 pages", "8 L2s, 16 pages", "16 L2s, 16 pages")
 LETTERS = os.path.join(TOP, "docs/cover-letters/*.txt")
+L1S = os.path.join(TOP, "docs/l1-hypervisors.md")
+# The sentence about L1s: how many cases there are, and between which ratios to the base their page walks are.
+L1S_SENTENCE = re.compile(r"as L1, in (\S+) settings.*?no wrong word, and (\S+) to (\S+) of the base's page walks")
+L1S_ROWS = re.compile(r"^(\S[^\n]*)\n  base +(\d[\d ]*)\n  series +(\d[\d ]*?)  x", re.M)
 TABLE = re.compile(r"^  scripts/bench ((?:[^\n]*\\\n)*[^\n]*)\n((?:  [^\n]*\n)*)", re.M)
 HEADER = """\
                         TLB flushes     page    VMCB       L0's
@@ -147,6 +152,24 @@ def tables():
                 yield os.path.relpath(path, TOP), scenarios_of(command), without_headers(re.sub(r"^  ", "", text, flags=re.M))
 
 
+def l1s():
+    """Return the number of cases in the table of docs/l1-hypervisors.md, and the least and the greatest ratio of page walks, series to base."""
+    with open(L1S, encoding="utf-8") as f:
+        rows = [[int(r.split()[4]) for r in kernels] for _, *kernels in L1S_ROWS.findall(f.read())]
+    ratios = [series / max(1, base) for base, series in rows] or [0]
+    return str(len(rows)), f"{min(ratios):.2f}", f"{max(ratios):.2f}"
+
+
+def wrong_sentences():
+    """Yield a message for each cover letter whose sentence about L1s has other figures than docs/l1-hypervisors.md."""
+    for path in sorted(glob.glob(LETTERS)):
+        with open(path, encoding="utf-8") as f:
+            said = L1S_SENTENCE.search(" ".join(f.read().split()))
+        if said and said.groups() != l1s():
+            yield (f"{os.path.relpath(path, TOP)}: in {said[1]} settings, {said[2]} to {said[3]} of the page walks: docs/l1-hypervisors.md has "
+                   "{} settings, {} to {}: correct the sentence\n".format(*l1s()))
+
+
 def main():
     bad, recorded = [], None
     if os.path.exists(NUMBERS):
@@ -160,7 +183,8 @@ def main():
         bad += [f"{letter}: \"{title}\" differs from docs/numbers.md" for title, got in shown.items() if recorded.get(title) != got]
         if len(shown) != len(scenarios):
             bad.append(f"{letter}: the table below scripts/bench {scenarios[0]} has {len(shown)} scenarios of {len(scenarios)}")
-    print("".join(b + ": run scripts/bench --record\n" for b in bad), end="")
+    bad = [b + ": run scripts/bench --record\n" for b in bad] + list(wrong_sentences())
+    print("".join(bad), end="")
     return 1 if bad else 0
 
 

@@ -430,6 +430,22 @@ figures.write([types.SimpleNamespace(name=n, title=t, machine="tcg") for n, t in
         write(letter, read(letter).replace("    vms-4\n", "    vms-4 vms-8\n"))
         self.assertEqual(self.check()[:2], (1, "docs/cover-letters/two.txt: the table below scripts/bench pinned has 2 scenarios of 3: run scripts/bench --record\n"))
 
+    def test_sentence_about_l1s(self):
+        self.record()
+        head = "                            L1's     L0's    TLB flushes      page  million\n                          VMRUNs    exits    ASID    all     walks   instr.\n"
+        row = "  {:21}      100      300     {}      1   {}    19070{}\n"
+        page = "".join(f"xen asids={n}\n" + row.format("base", 200, 1000, "") + row.format("series", 20, walks, "  x 0.98") for n, walks in ((8, 480), (16, 30)))
+        write(self.path("docs/l1-hypervisors.md"), "text\n```\n" + head + page + "```\n")
+        sentence = "  - Xen and KVM as\n    L1, in {} settings that differ: no wrong word, and\n    0.03 to {} of the base's page\n    walks (scripts/test foreign).\n"
+        letter = self.path("docs/cover-letters/two.txt")
+        text = read(letter)
+        write(letter, text + sentence.format(2, "0.48"))
+        self.assert_ok(self.check())
+        for settings, most in ((3, "0.48"), (2, "0.50")):
+            write(letter, text + sentence.format(settings, most))
+            self.assertEqual(self.check()[:2], (1, f"docs/cover-letters/two.txt: in {settings} settings, 0.03 to {most} of the page walks: docs/l1-hypervisors.md has "
+                                                   "2 settings, 0.03 to 0.48: correct the sentence\n"))
+
     def test_never_recorded(self):
         done = self.check()
         self.assertEqual(done.status, 1)
