@@ -26,6 +26,11 @@ HEADER = """\
                         TLB flushes     page    VMCB       L0's
                         ASID    all    walks reloads     instr.
 """
+# Where Linux runs in L2, how often it exits says more than how VMCBs are loaded.
+LINUX_HEADER = """\
+                        TLB flushes     page              all
+                        ASID    all    walks  VMRUNs     instr.
+"""
 # The machine with VMX has no VMCBs.
 VMX_HEADER = """\
                      INVVPID INVEPT     page        all
@@ -40,8 +45,9 @@ a vCPU on a pCPU or, in scenarios with an L2, one round trip from L1 to L2 and b
 - TLB flushes, of one ASID and of all of them, and page walks are exact counts of the TLB model, which keeps each entry as long as the
   architecture allows. Real TLBs are smaller, so the base loses less by flushing.
 - VMCB reloads are groups of VMCB fields that the CPU has to load because KVM does not mark them clean.
-- Instructions are L0's, counted by QEMU's icount. x is their ratio to the base's. Where an L2 Linux boots, they include those of L1 and L2, and
-  page walks are not exact.
+- Instructions are L0's, counted by QEMU's icount. x is their ratio to the base's.
+- Where Linux runs in L2 or L3, instructions are those of all levels, a turn is what the title says, and no count is exact: timer interrupts are
+  among them, and no two boots are the same. VMRUNs are L0's, as often as L1 and its guests exit.
 - `part-nested` is the series up to the end of part nested, without contexts. `one-vmcb12` has the patches of part contexts up to the one that
   leaves out chunks of the MSR bitmap, and a single context per vCPU. `private-lru` has all patches before the table of contexts, so each vCPU has
   up to eight contexts and roots that are its own (`ci/bench/kernels`).
@@ -64,28 +70,34 @@ def count(value, digits):
     return f"{max(0, value):.{digits if value < 10000 else 0}f}"
 
 
+def kind(scenario):
+    """Return what sort of rows a scenario has."""
+    return scenario.machine if scenario.command else "linux"
+
+
 def rows(scenario, got):
     """Return a scenario's title and figures, with one line for each kernel."""
     text = scenario.title + "\n"
-    vmx = scenario.machine == "vmx"
     for kernel, f in got.items():
         ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
-        text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 2 if vmx else 3):>7}{count(f['walks'], 2):>9}"
-                 f"{'' if vmx else count(f['reloads'], 2).rjust(8)}{f['instructions']:11.0f}{ratio}\n")
+        last = {"vmx": "", "linux": count(f["vmrun"], 2).rjust(8), "tcg": count(f["reloads"], 2).rjust(8)}[kind(scenario)]
+        text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 3 if last else 2):>7}{count(f['walks'], 2):>9}"
+                 f"{last}{f['instructions']:11.0f}{ratio}\n")
     return text
 
 
-def header(machine):
-    return VMX_HEADER if machine == "vmx" else HEADER
+HEADERS = {"vmx": VMX_HEADER, "linux": LINUX_HEADER, "tcg": HEADER}
 
 
 def without_headers(text):
-    return text.replace(HEADER, "").replace(VMX_HEADER, "")
+    for h in HEADERS.values():
+        text = text.replace(h, "")
+    return text
 
 
 def table(scenarios, by_name):
-    """Return the rows of these scenarios, in that order, with a header for each machine."""
-    return "".join(header(m) + "".join(by_name[s.name] for s in mine) for m, mine in itertools.groupby(scenarios, lambda s: s.machine))
+    """Return the rows of these scenarios, in that order, with a header for each kind."""
+    return "".join(HEADERS[k] + "".join(by_name[s.name] for s in mine) for k, mine in itertools.groupby(scenarios, kind))
 
 
 def indented(text):
