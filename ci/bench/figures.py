@@ -80,9 +80,9 @@ def rows(scenario, got):
     text = scenario.title + "\n"
     for kernel, f in got.items():
         ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
-        last = {"vmx": "", "linux": count(f["vmrun"], 2).rjust(8), "tcg": count(f["reloads"], 2).rjust(8)}[kind(scenario)]
+        last = {"vmx": None, "linux": "vmrun", "tcg": "reloads"}[kind(scenario)]
         text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 3 if last else 2):>7}{count(f['walks'], 2):>9}"
-                 f"{last}{f['instructions']:11.0f}{ratio}\n")
+                 f"{count(f[last], 2).rjust(8) if last else ''}{f['instructions']:11.0f}{ratio}\n")
     return text
 
 
