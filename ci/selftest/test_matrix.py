@@ -54,6 +54,15 @@ class Matrix(VerbTest):
             matrix.read_list(self.path("ci/tests/selftests.list"))
         self.assertIn("a is listed twice", str(refused.exception))
 
+    def test_rows_of_the_mutants_kernel_alone(self):
+        write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 only:mutants few=1\nx86/a 0 2 60\n")
+        few, plain = matrix.read_list(self.path("ci/tests/selftests.list"))
+        self.assertEqual((few.name, few.params), ("a few=1", "few=1"))
+        self.assertEqual([matrix.runs_on(few, k) for k in ("base", "series", "tree")], [False] * 3)
+        self.assertEqual([matrix.runs_on(plain, k) for k in ("base", "series", "tree")], [True] * 3)
+        self.assertEqual(matrix.one_of_each([few], ["x86/a"], [], ["few"]), [])
+        self.assertNotIn("few", self.verb("run", "--list").out)
+
     def test_short_list(self):
         write(self.path("ci/tests/selftests.list"), "".join(l + "\n" for l in (
             "x86/old 01 12 60", "x86/old 0 2 60 npt=0", "x86/new 0 1 60 cpu:x-svm-asids=4", "x86/new 0 1 60 nosuch=1", "x86/new 0 2 60 npt=0", "x86/new 0 2 60 only:series npt=0 -- -v",

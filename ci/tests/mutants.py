@@ -78,6 +78,7 @@ def rows(name, patterns, seeds):
         if not mine:
             matrix.die(f"ci/mutants: {name}: no test in {path} that runs in L0 is called {pattern}")
         for _, words in mine:
+            words = [w for w in words if w != f"only:{matrix.MUTANTS}"]
             pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
     # Only the cases that have to fail: in the others a mutant may hang.
     only = [w for case in patterns.cases for w in ("-t", case)]
