@@ -75,7 +75,8 @@ cat /tmp/moved
 {splat}
 exit $status
 """
-# Xen does not end QEMU: it is killed when dom0 has printed its last line.
+# Xen polls the real-time clock for up to a second before it powers off, see docs/l1-hypervisors.md, so QEMU is killed when dom0 has printed
+# its last line.
 XEN_ENDS = """case $line in *"dom0 ends"*)
 		echo exit 0 >/tmp/l1.status
 		kill $(cat /tmp/l1.pid) ;;
