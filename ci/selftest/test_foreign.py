@@ -101,7 +101,8 @@ class ForeignArguments(VerbTest):
         for args, words in (((), "ci/build/foreign"), ((images,), "ci/build/foreign"), ((self.base, self.made), "is not two images"),
                             ((f"{images},{self.base}", self.made), "is not two images"), ((f"{self.base},{self.made}", self.made), "is not an image"),
                             ((images, self.base), "has no " + list(foreign.COMMANDS)[0]), (("--rounds", "many", images, self.made), "--rounds must be a number"),
-                            (("--rounds", "0", images, self.made), "--rounds must be a number"), (("--jobs", "0", images, self.made), "--jobs must be a number"),
+                            (("--rounds", "0", images, self.made), "--rounds must be a number"), (("--record", images, self.made), "--record needs --kept"),
+                            (("--again", images, self.made), "--again needs --kept"), (("--jobs", "0", images, self.made), "--jobs must be a number"),
                             ((images, self.made, "xen-3*"), "no case matches xen-3*"), ((images, self.made, "xen*", "nosuch"), "no case matches nosuch"),
                             (("--short", images, self.made, "*cpus=2*"), "no case matches *cpus=2*")):
             with self.subTest(args):
@@ -222,6 +223,38 @@ class ForeignVerdicts(unittest.TestCase):
         self.assertIn(f"FAIL: {names[2]}: L1 or an L2 died: g1 KVM: entry failed", printed)
         self.assertEqual(re.findall("(?m)^(?:not )?ok .*", ktap), [f"{word} {i} {name}" for i, (word, name) in
                                                                 enumerate(zip(("not ok", "not ok", "not ok", "ok"), names), 1)])
+
+    def test_kept(self):
+        """A case that passed is not run again, unless the rounds are others; a case that fails is forgotten."""
+        def machine(rounds=10, recall=True):
+            m = foreign.Machine(foreign.cases()[0], {"base": "", "series": ""}, "", rounds, "", self.out, threading.Semaphore(1), kept=self.out)
+            if recall:
+                m.recall()
+            return m
+
+        def ran(m, text=self.GOOD):
+            """Run m, and return whether it started a guest."""
+            fake = mock.Mock(side_effect=type("Fake", (FakeGuest,), {"text": text, "counted": self.COUNTED}))
+            with mock.patch.object(foreign, "Guest", fake):
+                m.run()
+            return fake.called
+
+        first, second = machine(), machine()
+        self.assertTrue(ran(first))
+        self.assertEqual(foreign.failures(first), [])
+        self.assertTrue(ran(second), "nothing was kept when it was made")
+        third = machine()
+        self.assertFalse(ran(third))
+        self.assertEqual((foreign.failures(third), foreign.figures(third)), ([], foreign.figures(second)))
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            foreign.report([third], os.path.join(self.out, "foreign.ktap"))
+        self.assertRegex(printed.getvalue(), r": passed on \d+-\d+-\d+ \d+:\d+, .* 8 VMRUNs, 7 exits")
+        self.assertTrue(ran(machine(rounds=11), self.GOOD.replace("30 rounds", "33 rounds")))
+        self.assertTrue(ran(machine(rounds=10)))
+        self.assertTrue(ran(machine(recall=False), self.GOOD + "g1 MISMATCH worker 0\n"))
+        self.assertEqual([f for f in os.listdir(self.out) if ".json" in f], [])
+        write(os.path.join(self.out, foreign.label(foreign.cases()[0]).replace(" ", ",") + ".json"), '{"rounds": 10}')
+        self.assertTrue(ran(machine()))
 
     def test_work_that_raises(self):
         m = foreign.Machine(foreign.cases()[0], {"base": "", "series": ""}, "", 10, "", os.path.join(self.out, "nowhere"), threading.Semaphore(1))

@@ -4,16 +4,21 @@
 
 BASE,SERIES: the directories that ci/build/image prints.  FOREIGN: the directory that ci/build/foreign prints.  PATTERN: run only the
 cases whose name matches; --list prints the names.  --short: leave out all but a few cases.  --jobs N: run so many machines at a time.
---out DIR: write the results there.  Each case is one machine: the rig's kernel as L0, one L1, and two L2s with three processes each that check
-their memory (ci/guest/stress-memory.c) in --rounds N rounds each, while L0 and a KVM in L1 move pages (ci/guest/stress-move.c).  Base and series
-do the same work, so that their counts can be compared: DIR/foreign.tsv has the counts from the start of L1 until both L2s are done.  --record:
-write them to docs/l1-hypervisors.md, too, for all L1s that pass on both kernels.  The machines' clocks count instructions.
+--out DIR: write the results there.  --kept DIR: keep there what each case that passes has counted, and do not run a case that has passed
+before; --again: run it.
+
+Each case is one machine: the rig's kernel as L0, one L1, and two L2s with three processes each that check their memory
+(ci/guest/stress-memory.c) in --rounds N rounds each, while L0 and a KVM in L1 move pages (ci/guest/stress-move.c).  Base and series do the
+same work, so that their counts can be compared: foreign.tsv in the directory of --out has the counts from the start of L1 until both L2s are
+done.  --record: write them to docs/l1-hypervisors.md, too, for all cases of --kept that passed on both kernels.  The machines' clocks count
+instructions.
 Exit status 0: in each case all L2s booted, read no wrong word, and ended, pages of L1 moved, no kernel logged a warning, and the TLB model's
 oracle found nothing.  A case that fails or does not end is reported with its reason, and the other cases run.
 """
 import argparse
 import collections
 import fnmatch
+import json
 import os
 import re
 import shlex
@@ -70,7 +75,8 @@ cat /tmp/moved
 {splat}
 exit $status
 """
-# Xen does not end QEMU: it is killed when dom0 has printed its last line.
+# Xen polls the real-time clock for up to a second before it powers off, see docs/l1-hypervisors.md, so QEMU is killed when dom0 has printed
+# its last line.
 XEN_ENDS = """case $line in *"dom0 ends"*)
 		echo exit 0 >/tmp/l1.status
 		kill $(cat /tmp/l1.pid) ;;
@@ -125,12 +131,17 @@ def label(case):
             f"{'' if case.cpus == 1 else f' cpus={case.cpus}'} {case.kernel}")
 
 
+# What is kept of a case that passed.
+KEPT = ("counts", "counters", "took", "end")
+
+
 class Machine(machine.Machine):
     """One case."""
 
-    def __init__(self, case, images, foreign, rounds, qemu, out, slots, finished=None):
+    def __init__(self, case, images, foreign, rounds, qemu, out, slots, finished=None, kept=None):
         super().__init__(label(case), slots)
-        self.finished = finished
+        self.finished, self.when = finished, None
+        self.kept = kept and os.path.join(kept, self.label.replace(" ", ",") + ".json")
         self.case, self.image, self.foreign, self.rounds, self.qemu = case, images[case.kernel], foreign, rounds, qemu
         self.log = os.path.join(out, self.label.replace(" ", ",") + ".log")
         # When each L2 began, its rounds, what is wrong, the oracle's messages, and the last lines of output.
@@ -139,9 +150,29 @@ class Machine(machine.Machine):
         self.counts, self.counters, self.took, self.end, self.panic, self.late = {}, {}, 0, 0, None, None
 
     def run(self):
-        super().run()
+        if not self.when:
+            # What was kept is no longer true if the case fails now.
+            if self.kept and os.path.exists(self.kept):
+                os.remove(self.kept)
+            super().run()
         if self.finished:
             self.finished(self)
+
+    def keep(self):
+        """Write what a case that passed has counted."""
+        with open(self.kept + ".new", "w", encoding="utf-8") as f:
+            json.dump({"rounds": self.rounds, "when": time.strftime("%F %H:%M"), **{name: getattr(self, name) for name in KEPT}}, f)
+        os.replace(self.kept + ".new", self.kept)
+
+    def recall(self):
+        """Take over what this case has counted if it has passed before, with as many rounds."""
+        try:
+            with open(self.kept, encoding="utf-8") as f:
+                was = json.load(f)
+            if was["rounds"] == self.rounds:
+                self.counts, self.counters, self.took, self.end, self.when = (was[name] for name in (*KEPT, "when"))
+        except (OSError, ValueError, KeyError):
+            pass
 
     def work(self):
         case = self.case
@@ -177,6 +208,8 @@ class Machine(machine.Machine):
                     self.panic += "\n" + words
                 self.guest.close()
         self.judge()
+        if self.kept and not self.bad:
+            self.keep()
 
     def judge(self):
         """Add what is wrong to self.bad, after all lines have been read."""
@@ -278,7 +311,7 @@ TABLE = re.compile(r"(<!-- Written by scripts/test foreign[^\n]*-->\n```\n).*?(`
 def table(machines):
     """Return the rows of docs/l1-hypervisors.md: the cases that passed on both kernels."""
     text, by_case = HEADER, collections.defaultdict(dict)
-    for m in machines:
+    for m in sorted(machines, key=lambda m: cases().index(m.case)):
         if not failures(m):
             by_case[m.label.rpartition(" ")[0]][m.case.kernel] = figures(m)
     for name, got in by_case.items():
@@ -315,18 +348,21 @@ def report(machines, path):
         numbers = (f"{f['seconds']} s, {f['vmruns']} VMRUNs, {f['exits']} exits, {f['asid_flushes']} flushes of an ASID, {f['all_flushes']} of all, "
                    f"{f['walks']} page walks, {f['instructions']} million instructions, {f['stale']} stale hits, {f['audit']} stale at VMRUN, "
                    f"{f['end']} s from the end of L2 to that of L1")
-        print(f"{m.label}: {'FAILED' if bad else 'passed'}, {numbers}; {m.log}")
+        print(f"{m.label}: {'FAILED' if bad else 'passed'}{f' on {m.when}' if m.when else ''}, {numbers}{'' if m.when else f'; {m.log}'}")
         results.append((m.label, "fail" if bad else "pass", bad + [numbers]))
     tap.write(path, results)
     return sum(outcome == "fail" for _, outcome, _ in results)
 
 
 def main():
-    parser = argparse.ArgumentParser(usage="%(prog)s [--short] [--list] [--jobs N] [--rounds N] [--record] [--out DIR] BASE,SERIES FOREIGN [PATTERN...]")
+    parser = argparse.ArgumentParser(usage="%(prog)s [--short] [--list] [--jobs N] [--rounds N] [--kept DIR [--again] [--record]] [--out DIR] "
+                                           "BASE,SERIES FOREIGN [PATTERN...]")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--rounds", default="1000")
+    parser.add_argument("--rounds", default="300")
     parser.add_argument("--jobs")
+    parser.add_argument("--kept")
+    parser.add_argument("--again", action="store_true")
     parser.add_argument("--record", action="store_true")
     parser.add_argument("--out", default=os.path.join(BUILD, "results"))
     parser.add_argument("images", nargs="?")
@@ -341,6 +377,9 @@ def main():
     for option, value in (("rounds", args.rounds), ("jobs", args.jobs or "1")):
         if not re.fullmatch("[1-9][0-9]*", value):
             die(f"--{option} must be a number, at least 1, not {value}")
+    for option in ("again", "record"):
+        if getattr(args, option) and not args.kept:
+            die(f"--{option} needs --kept: name the directory that has what was counted")
     images = dict(zip(("base", "series"), args.images.split(",")))
     if len(images) != 2 or args.images.count(",") != 1:
         die(f"{args.images} is not two images with a comma: run ci/build/image base rig and ci/build/image series rig")
@@ -367,10 +406,18 @@ def main():
             done = [o for o in machines if o in ended]
             write_tsv(done, tsv)
             if args.record:
-                record(done)
-            print(f"{m.label}: {'FAILED' if failures(m) else 'passed'} after {m.took:.0f} s", flush=True)
+                record(done + [o for o in others if o.when])
+            print(f"{m.label}: " + (f"passed on {m.when} with these kernels, QEMU, guests and packages" if m.when else
+                                    f"{'FAILED' if failures(m) else 'passed'} after {m.took:.0f} s"), flush=True)
 
-    machines = [Machine(c, images, args.foreign, int(args.rounds), qemu, out, slots, finished) for c in chosen]
+    if args.kept:
+        os.makedirs(args.kept, exist_ok=True)
+    everything = {c: Machine(c, images, args.foreign, int(args.rounds), qemu, out, slots, finished, args.kept) for c in cases()}
+    machines = [everything.pop(c) for c in chosen]
+    others = list(everything.values())
+    for m in ([] if args.again else machines) + others:
+        if m.kept:
+            m.recall()
     start = time.monotonic()
     machine.run_all(machines, lambda: f"{time.monotonic() - start:.0f} s; " + "; ".join(m.progress() for m in machines if m.guest and m.is_alive()),
                     lambda: f"interrupted after {time.monotonic() - start:.0f} s")
