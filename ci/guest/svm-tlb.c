@@ -8,6 +8,10 @@
  * svm-tlb flushes MIN MAX COMMAND...: run COMMAND, and fail if L0's processors flushed one or all ASIDs fewer than MIN or more than MAX
  * times while it ran.  Exit status 4 (skipped) without the model.
  *
+ * svm-tlb invlpgb MIN MAX COMMAND...: run COMMAND, and fail if INVLPGB was executed for ASIDs of guests fewer than MIN or more than MAX times
+ * while it ran.  Unless KVM uses INVLPGB to flush guests' ASIDs, guests have executed these by themselves, without an exit.  Exit status 4
+ * (skipped) without the model.
+ *
  * svm-tlb cputime PID: print the CPU time of a process, in nanoseconds.  This time is exact because the kernel accounts for it when it
  * switches between threads.
  *
@@ -28,7 +32,20 @@
 
 #include "svm-tlb.h"
 
-static uint64_t *vmruns(unsigned int asids)
+/* Counters that are read for each ASID */
+#define VMRUN		0
+#define INVLPGB		31
+
+static unsigned int nr_asids(void)
+{
+	unsigned int a, b = 0, c, d;
+
+	__get_cpuid(0x8000000a, &a, &b, &c, &d);
+	return b;
+}
+
+/* Returns a counter of each ASID but 0, summed over all processors, or NULL without the model. */
+static uint64_t *of_asids(unsigned int counter, unsigned int asids)
 {
 	uint64_t *sum = calloc(asids, sizeof(*sum)), all = ~0ull, value;
 	char path[32];
@@ -40,10 +57,10 @@ static uint64_t *vmruns(unsigned int asids)
 		fd = open(path, O_RDWR);
 		if (fd < 0)
 			return cpu ? sum : NULL;
-		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value < 28)
+		if (pread(fd, &value, 8, MSR_SELECT) != 8 || value <= counter)
 			return NULL;
 		for (uint64_t asid = 1; asid < asids; asid++) {
-			if (pwrite(fd, &asid, 8, MSR_SELECT) != 8 || pread(fd, &value, 8, MSR_COUNTER) != 8)
+			if (pwrite(fd, &asid, 8, MSR_SELECT) != 8 || pread(fd, &value, 8, MSR_COUNTER + counter) != 8)
 				return NULL;
 			sum[asid] += value;
 		}
@@ -143,12 +160,11 @@ static int memory(const char *path, char **command)
 
 static int count_asids(unsigned long expected, char **command)
 {
-	unsigned int a, asids = 0, c, d, n = 0;
+	unsigned int asids = nr_asids(), n = 0;
 	uint64_t *before, *after;
 	int status;
 
-	__get_cpuid(0x8000000a, &a, &asids, &c, &d);
-	before = vmruns(asids);
+	before = of_asids(VMRUN, asids);
 	if (!before) {
 		printf("SKIP: no counters of a TLB model\n");
 		return 4;
@@ -156,7 +172,7 @@ static int count_asids(unsigned long expected, char **command)
 	status = run(command);
 	if (status)
 		return status;
-	after = vmruns(asids);
+	after = of_asids(VMRUN, asids);
 	if (!after)
 		return 1;
 	for (unsigned int asid = 1; asid < asids; asid++) {
@@ -167,6 +183,29 @@ static int count_asids(unsigned long expected, char **command)
 	}
 	printf("%u ASIDs, expected %lu\n", n, expected);
 	return n != expected;
+}
+
+static int count_invlpgb(unsigned long min, unsigned long max, char **command)
+{
+	unsigned int asids = nr_asids();
+	uint64_t *before, *after, n = 0;
+	int status;
+
+	before = of_asids(INVLPGB, asids);
+	if (!before) {
+		printf("SKIP: no counters of a TLB model with INVLPGB\n");
+		return 4;
+	}
+	status = run(command);
+	if (status)
+		return status;
+	after = of_asids(INVLPGB, asids);
+	if (!after)
+		return 1;
+	for (unsigned int asid = 1; asid < asids; asid++)
+		n += after[asid] - before[asid];
+	printf("%llu INVLPGBs for ASIDs of guests, expected %lu to %lu\n", (unsigned long long)n, min, max);
+	return n < min || n > max;
 }
 
 static uint64_t flushes(const uint64_t *sum)
@@ -208,6 +247,9 @@ int main(int argc, char **argv)
 
 	if (argc > 4 && !strcmp(argv[1], "flushes"))
 		return count_flushes(strtoul(argv[2], NULL, 0), strtoul(argv[3], NULL, 0), argv + 4);
+
+	if (argc > 4 && !strcmp(argv[1], "invlpgb"))
+		return count_invlpgb(strtoul(argv[2], NULL, 0), strtoul(argv[3], NULL, 0), argv + 4);
 
 	if (argc == 3 && !strcmp(argv[1], "cputime"))
 		return cputime(atoi(argv[2]));
