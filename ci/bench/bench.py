@@ -44,8 +44,8 @@ FEW_NOISE = 0.1
 
 # ci/bench/scenarios.toml explains the fields.
 Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
-                                              "l2 turns l2s l3 config",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, False, "rig"))
+                                              "l2 turns l2s l3 config linux",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (0, 1), 1, False, "rig", 0))
 # L1 boots twice, and a third time with more turns of its L2: the additional time of the third boot is that of the additional turns.  It is
 # measured as CPU time of L1's QEMU, which includes L0's work for it, because L0 idles in between.
 BOOTS = """
@@ -66,6 +66,14 @@ boots FEW 1
 few=$took
 boots MANY $((MANY - FEW))
 """
+# The command runs in a Linux guest with several vCPUs, does numbers of turns one after the other, and prints a line after each.  /proc/interrupts
+# counts the interrupts that L0's processors have sent to each other.
+LINUX = """
+linux-guest {vcpus} {command} {turns} </dev/null | while read -r line; do
+	echo "$line"
+	case $line in *' turns, '*) echo "{number} $(svm-tlb) ipis=$(awk '/ (RES|CAL|TLB):/ {{ for (i = 2; $i ~ /^[0-9]+$/; i++) n += $i }} END {{ print n }}' /proc/interrupts)" ;; esac
+done
+"""
 # Two L2s side by side, in L1
 SIDE_BY_SIDE = """
 ({0}) & other=$!
@@ -78,7 +86,9 @@ FRAMES = ["-netdev", "dgram,id=net,local.type=unix,local.path=/tmp/net.l2,remote
 # The kernel that contains all variants, with none switched on: checking for variants takes instructions, too.
 SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks", "reloads")
-COLUMNS = COUNTERS + ("instructions", "bytes")
+# IPIs of L0, and of its Linux guest to flush TLBs
+IPIS = ("ipis", "guest_ipis")
+COLUMNS = COUNTERS + ("instructions", "bytes") + IPIS
 # Counts that are the same on any host, within QUICK_NOISE plus EXPECTED_NOISE times the count (less than one walk in four hundred).
 EXACT = ("flush_asid", "flush_all", "walks", "reloads")
 EXPECTED = os.path.join(TOP, "ci/bench/expected")
@@ -170,6 +180,9 @@ class Machine(machine.Machine):
     def work(self):
         command = "cd /selftests\n"
         for i, s in enumerate(self.scenarios):
+            if s.linux:
+                command += LINUX.format(vcpus=s.linux, command=s.command, turns=" ".join(map(str, (1, *self.turns))), number=i)
+                continue
             if not s.command:
                 few, many = s.turns
                 command += BOOTS.replace("NUMBER", str(i)).replace("L1-WITH-FEW", boot_l1(s, few)).replace("L1-WITH-MANY", boot_l1(s, many)) \
@@ -200,13 +213,16 @@ class Machine(machine.Machine):
 
     def per_turn(self, scenario, number, out):
         """Return the cost of one of the additional turns, from the output of the guest."""
-        runs = re.findall(rf"^(\d+) turns, (\d+) TSC cycles per turn\r?\n{number} (vmrun=.*)$", out, re.M)
+        runs = re.findall(rf"^(\d+) turns, (\d+) TSC cycles per turn(.*?)\r*\n{number} (vmrun=.*)$", out, re.M)
         if len(runs) != 3:
             raise GuestError(f"the guest printed no figures of {scenario.name}:\n{out}")
-        counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(\d+)", line)) for _, _, line in runs]
-        turns = [int(t) for t, _, _ in runs]
+        counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(\d+)", line)) for *_, line in runs]
+        turns = [int(t) for t, *_ in runs]
         more = turns[2] - turns[1]
-        per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
+        per_turn = {c: ((counts[2].get(c, 0) - counts[1].get(c, 0)) - (counts[1].get(c, 0) - counts[0].get(c, 0))) / more for c in COUNTERS + IPIS}
+        if scenario.linux:
+            few, many = (int(re.fullmatch(r", (\d+) interrupts", said)[1]) for _, _, said, _ in runs[1:])
+            per_turn["guest_ipis"] = (many - few) / more
         per_turn["instructions"] = int(runs[2][1])
         # Ignore the first run: it also allocates memory that the kernel keeps for later runs.  Where L1 boots, no VM is left to measure.
         per_turn["bytes"] = min(counts[1]["bytes"], counts[2]["bytes"]) / vms(scenario) if "bytes" in counts[2] else 0
@@ -347,6 +363,8 @@ def main():
             ratio = "" if kernel == "base" else f" x {f['instructions'] / got['base']['instructions']:.3f}"
             print(f"{s.title if kernel == 'base' else '':48} {kernel:16}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
                   f"{f['walks']:10.3f} {f['reloads']:8.3f} {f['bytes'] / 1024:10.0f} {f['instructions']:12.0f}{ratio}")
+            if s.linux:
+                print(f"{'':65}  {f['ipis']:.3f} IPIs of L0, {f['guest_ipis']:.3f} of its guest to flush TLBs")
         noise = FEW_NOISE if s.few else QUICK_NOISE if args.quick else NOISE
         bad = worse(s, got["base"], got["series"], noise) + list(worse_than_kernels(s, got))
         bad += worse_than_scenarios(s, figures, noise)

@@ -52,6 +52,8 @@ def rows(scenario, got):
         ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
         text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 3):>7}{count(f['walks'], 2):>9}{count(f['reloads'], 2):>8}"
                  f"{f['instructions']:11.0f}{ratio}\n")
+        if scenario.linux:
+            text += f"    VMRUNs {count(f['vmrun'], 2)}, IPIs of L0 {count(f['ipis'], 2)}, of its guest to flush TLBs {count(f['guest_ipis'], 2)}\n"
     return text
 
 

@@ -3,6 +3,9 @@
  * workload cpuid|mmap|fork|request|frame TURNS: do the same TURNS times, for ci/bench: CPUID; map, write and unmap 16 pages; fork, execute a
  * program, and wait for its end; send a byte over the virtio console, and wait for the answer of "workload answer" at its other end; send an
  * Ethernet frame over eth0, and wait for the answer of "workload answer-frames".
+ * workload shootdown TURNS...: for each number of turns, take away and give back the right to write to a page so many times, while a thread on
+ * each other processor reads that page, so that the kernel has to flush their TLBs; print the median of the TSC cycles that taking the right
+ * away took, and how many interrupts the kernel has sent to flush TLBs.
  * workload answer: answer until standard input ends.  workload answer-frames: bind the socket /tmp/net.l1, and answer frames from the socket
  * /tmp/net.l2.  Exit status 1: something failed.
  */
@@ -13,6 +16,10 @@
 #include <net/ethernet.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -21,6 +28,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
+#include <time.h>
 #include <unistd.h>
 
 #define PAGE		4096ul
@@ -160,6 +168,114 @@ static void answer(void)
 	}
 }
 
+static void stay_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "sched_setaffinity");
+}
+
+static volatile char *page;
+
+static void *read_page(void *cpu)
+{
+	stay_on((intptr_t)cpu);
+	for (;;) {
+		(void)*page;
+		__builtin_ia32_pause();
+	}
+	return NULL;
+}
+
+static uint64_t shoot_down(void)
+{
+	uint64_t begin, end;
+
+	*page = 1;
+	begin = __builtin_ia32_rdtsc();
+	if (mprotect((void *)page, PAGE, PROT_READ))
+		err(1, "mprotect");
+	end = __builtin_ia32_rdtsc();
+	if (mprotect((void *)page, PAGE, PROT_READ | PROT_WRITE))
+		err(1, "mprotect");
+	return end - begin;
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+/* The sum of the numbers of a line of /proc/interrupts */
+static uint64_t interrupts(const char *name)
+{
+	char line[1024], *p, *next;
+	FILE *f = fopen("/proc/interrupts", "r");
+	uint64_t sum = 0, n;
+
+	if (!f)
+		err(1, "/proc/interrupts");
+	while (fgets(line, sizeof(line), f)) {
+		p = strstr(line, name);
+		if (!p)
+			continue;
+		for (p += strlen(name), n = strtoull(p, &next, 10); next != p; p = next, n = strtoull(p, &next, 10))
+			sum += n;
+	}
+	fclose(f);
+	return sum;
+}
+
+static double now(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec + t.tv_nsec / 1e9;
+}
+
+static void shootdowns(int argc, char **argv)
+{
+	long cpu, cpus = sysconf(_SC_NPROCESSORS_ONLN), turns, t;
+	uint64_t *cycles, sent;
+	pthread_t thread;
+	double begin;
+
+	page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (page == MAP_FAILED)
+		err(1, "mmap");
+	*page = 1;
+	stay_on(0);
+	for (cpu = 1; cpu < cpus; cpu++)
+		if (pthread_create(&thread, NULL, read_page, (void *)cpu))
+			errx(1, "pthread_create");
+	/* Linux looks once in 32 ticks whether a process that flushes should use INVLPGB. */
+	for (begin = now(); now() < begin + 1;)
+		shoot_down();
+	for (; argc; argc--, argv++) {
+		turns = atol(*argv);
+		cycles = calloc(turns, sizeof(*cycles));
+		if (turns < 1 || !cycles)
+			errx(1, "%s turns", *argv);
+		sent = interrupts("TLB:");
+		for (t = 0; t < turns; t++)
+			cycles[t] = shoot_down();
+		sent = interrupts("TLB:") - sent;
+		qsort(cycles, turns, sizeof(*cycles), compare);
+		printf("%ld turns, %llu TSC cycles per turn, %llu interrupts\n", turns, (unsigned long long)cycles[turns / 2], (unsigned long long)sent);
+		fflush(stdout);
+		free(cycles);
+		/* Let the reader of this line count before the next turns begin. */
+		usleep(300000);
+	}
+	exit(0);
+}
+
 int main(int argc, char **argv)
 {
 	static const struct {
@@ -178,6 +294,8 @@ int main(int argc, char **argv)
 	}
 	if (argc == 2 && !strcmp(argv[1], "answer-frames"))
 		answer_frames();
+	if (argc > 2 && !strcmp(argv[1], "shootdown"))
+		shootdowns(argc - 2, argv + 2);
 	for (i = 0; argc == 3 && i < sizeof(workloads) / sizeof(*workloads); i++) {
 		if (strcmp(argv[1], workloads[i].name))
 			continue;
@@ -185,5 +303,5 @@ int main(int argc, char **argv)
 			workloads[i].turn();
 		return 0;
 	}
-	errx(1, "usage: workload cpuid|mmap|fork|request|frame TURNS, or workload answer|answer-frames");
+	errx(1, "usage: workload cpuid|mmap|fork|request|frame TURNS, workload shootdown TURNS..., or workload answer|answer-frames");
 }

@@ -35,7 +35,7 @@ class Mutants(VerbTest):
     def test_every_mutant_that_names_cases_has_them_in_its_rows(self):
         for name, tests in mutants.mutants().items():
             for _, row in mutants.rows(name, tests, 1):
-                self.assertEqual(row.count(" -t ") >= len(tests.cases), True, row)
+                self.assertEqual(row.count(" -t ") >= len(tests.cases) or row.startswith("../bin/linux-guest "), True, row)
 
     def test_seeds(self):
         for bad in ("0", "-1", "many", ""):
