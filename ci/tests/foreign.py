@@ -40,9 +40,10 @@ PANIC = re.compile(r"Panic on CPU|Kernel panic|Hardware Dom0 (crashed|shutdown)|
                    "error: kvm run failed")
 Case = collections.namedtuple("Case", "l1 asids flushbyasid npt cpus kernel")
 
-# L0's command.  It moves pages of L1, whose only big process is QEMU, from when both L2s have begun, and prints the counts when both are done:
-# what L1 does afterwards, such as powering off, takes as long as it likes.  KVM's own counters are gone when L1 is.  The CPU time of L1's QEMU
-# is in hundredths of a second.  That of all of L0 would include how long L0 waits for the host to take what it prints.
+# L0's command.  It moves pages of L1, whose only big process is QEMU, from when the first L2 has begun: it may be done before the other one
+# begins.  It prints the counts when both are done: what L1 does afterwards, such as powering off, takes as long as it likes.  KVM's own counters
+# are gone when L1 is.  The CPU time of L1's QEMU is in hundredths of a second.  That of all of L0 would include how long L0 waits for the host to
+# take what it prints.
 COMMAND = """
 mkswap /dev/vdc >/dev/null && swapon /dev/vdc || exit 1
 counts() {{
@@ -51,14 +52,14 @@ counts() {{
 	printf 'ticks=%s ' $((${{14}} + ${{15}}))
 	svm-tlb
 }}
-stress-move 7 {begun} >/tmp/moved & mover=$!
+stress-move 7 /tmp/begun >/tmp/moved & mover=$!
 mkfifo /tmp/l1.in /tmp/l1.out
 {{ {vm}
 echo $? >/tmp/l1.rc; }} <>/tmp/l1.in >/tmp/l1.out 2>&1 &
 while read -r line; do
 	echo "$line"
 	for n in {names}; do
-		case $line in *"$n begun:"*) : >/tmp/$n.begun ;; esac
+		case $line in *"$n begun:"*) : >/tmp/begun ;; esac
 		case $line in *"$n done:"*) : >/tmp/$n.done ;; esac
 	done
 	if [ ! -e /tmp/counted ] && {done}; then
@@ -85,8 +86,7 @@ XEN_ENDS = """case $line in *"dom0 ends"*)
 
 def command(vm, also=":"):
     """Return L0's command that runs L1, whose command is vm, and also this for each line of L1."""
-    return COMMAND.format(vm=vm, also=also, names=" ".join(L2S), begun=" ".join(f"/tmp/{n}.begun" for n in L2S),
-                          done=" && ".join(f"[ -e /tmp/{n}.done ]" for n in L2S), splat=stress.CHECK)
+    return COMMAND.format(vm=vm, also=also, names=" ".join(L2S), done=" && ".join(f"[ -e /tmp/{n}.done ]" for n in L2S), splat=stress.CHECK)
 
 
 def xen(name, case, cpu, rounds):
@@ -359,7 +359,7 @@ def main():
                                            "BASE,SERIES FOREIGN [PATTERN...]")
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--list", action="store_true")
-    parser.add_argument("--rounds", default="300")
+    parser.add_argument("--rounds", default="1000")
     parser.add_argument("--jobs")
     parser.add_argument("--kept")
     parser.add_argument("--again", action="store_true")
