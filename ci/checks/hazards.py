@@ -62,8 +62,9 @@ def cases():
 
 
 def programs():
-    """The programs in the list of scripts/run, which includes selftests that the series does not add."""
-    return {os.path.basename(l.split()[0]) for l in read("ci/tests/selftests.list").splitlines() if l.strip() and not l.startswith("#")}
+    """The programs in the lists of scripts/run and of part l1, which include selftests that the series does not add."""
+    return {os.path.basename(l.split()[0]) for part in ("", "-l1") for l in read(f"ci/tests/selftests{part}.list").splitlines()
+            if l.strip() and not l.startswith("#")}
 
 
 def scenarios():
@@ -136,7 +137,7 @@ def check_tests(where, text, known, listed, benched):
                 if s not in benched:
                     mistake(where, f"there is no scenario {s} in ci/bench/scenarios.toml: correct its name")
         elif program not in known and program not in listed:
-            mistake(where, f"there is no test {program}: use the name of a program in ci/tests/selftests.list or of a KUnit suite")
+            mistake(where, f"there is no test {program}: use the name of a program in ci/tests/selftests*.list or of a KUnit suite")
         for case in some if program != "bench" else ():
             if case not in known.get(program, ()):
                 mistake(where, f"the patches have no case {case} of {program}: correct its name")
