@@ -80,7 +80,7 @@ def rows(name, patterns, seeds):
         for _, words in mine:
             words = [w for w in words if w != f"only:{matrix.MUTANTS}"]
             pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
-    # Only the cases that have to fail: in the others a mutant may hang.  A Linux guest has no cases.
+    # Only the cases that have to fail: in the others a mutant may hang.
     only = [w for case in patterns.cases for w in ("-t", case)]
     # A mutant of SEV leaves charges and ASIDs behind that only a boot clears.  A property that no other mutant has gives it a machine of its own.
     number = int(hashlib.sha256(name.encode()).hexdigest()[:6], 16) if name != "none" else 0
@@ -90,7 +90,7 @@ def rows(name, patterns, seeds):
             pcpus_of[(*words[:end], f"psp:max-guests={1024 + number}", *words[end:])] = pcpus_of.pop(words)
     # Lower the limits: most of these tests take seconds, and a mutant may make them hang.
     return [(patterns.level, " ".join([w[0], "0", "".join(sorted(pcpus)), str(min(int(w[3]), LIMIT)), "kvm.mutant=" + name, f"seed:{seed}", *w[4:],
-                                       *(["--"] if only and "--" not in w else []), *(only if "/linux-guest" not in w[0] else [])]))
+                                       *(["--"] if only and "--" not in w else []), *only]))
             for seed in range(1, seeds + 1) for w, pcpus in pcpus_of.items()]
 
 
