@@ -381,6 +381,12 @@ not ok 1 asid
                     "echo ok; echo 'FAIL: one'; echo '    why'; for i in $(seq 100); do echo error $i; done; exit 1"])
         self.assertEqual(done.out.splitlines()[1:], ["    FAIL: one", "        why"])
 
+    def test_step_shows_what_make_says(self):
+        """Files may be called error.c, and a parallel make goes on for a while."""
+        done = run([self.path("ci/lib/step.py"), os.path.join(self.dir, "log"), "a step", "sh", "-c",
+                    "for i in $(seq 50); do echo CC error.o $i; done; echo 'make: *** No rule'; for i in $(seq 50); do echo CC $i; done; exit 2"])
+        self.assertIn("    make: *** No rule", done.out.splitlines())
+
     def test_what_is_written_can_be_read(self):
         path = os.path.join(self.dir, "r.ktap")
         tap.write(path, [("a b", "pass", []), ("c", "fail", ["why:\nbecause", "more"]), ("d", "skip", ["no c"]), ("e #1", "pass", ["it took long"])])
