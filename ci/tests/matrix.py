@@ -476,10 +476,10 @@ def main():
                     for k in images if runs_on(t, k) for l in t.levels for p in t.pcpus[l]})
     at_once = machine.at_once()
     slots = threading.Semaphore(at_once)
-    # Start the machines that take longest first, so that no core idles at the end.
+    # Start the machines that take longest first, so that no core idles at the end.  Those with VMX cannot be divided.
     hardware = sorted({t.hardware for t in tests})
     kinds = []
-    for level, pcpus, needed in itertools.product((1, 0, VMX), (3, 2, 1), hardware):
+    for level, pcpus, needed in itertools.product((VMX, 1, 0), (3, 2, 1), hardware):
         for kernel, image in images.items():
             mine = [t for t in tests if not why_not(t) and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level]
                     and needed == t.hardware]
