@@ -135,8 +135,8 @@ def runs_on(test, kernel):
 
 
 def of_vmx(tests):
-    """Return the tests of a list for the machine with VMX, with that level.  It has one pCPU."""
-    return [t._replace(levels=[VMX], pcpus={VMX: [1]}) for t in tests]
+    """Return the tests of a list for the machine with VMX, with that level."""
+    return [t._replace(levels=[VMX], pcpus={VMX: t.pcpus[0]}) for t in tests]
 
 
 def of_tree(tests, directory, patterns, module="kvm_amd"):
@@ -254,7 +254,7 @@ class Machine(machine.Machine):
         super().__init__(f"{kernel} {LEVELS[level]} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
         # The oracle is exact on one processor; on two, it would mostly report the legal window between zap and flush.  It doubles the time
         # of L1, so the base runs with it in L0 only.
-        oracle = self.vmx_oracle if level == VMX else pcpus == 1 and not (kernel == "base" and level == 1)
+        oracle = pcpus == 1 and (self.vmx_oracle if level == VMX else not (kernel == "base" and level == 1))
         self.model = "strict" if model == "on" and oracle else model
         self.results, self.known, self.emulator = results, known, emulator
         self.kernel, self.image, self.level, self.pcpus, self.hardware, self.tests = kernel, image, level, pcpus, hardware, tests
@@ -304,7 +304,7 @@ class Machine(machine.Machine):
 
     def new_guest(self, command):
         if self.level == VMX:
-            return BochsGuest(self.image, command, bochs=self.emulator, model=self.model)
+            return BochsGuest(self.image, self.pcpus, command, bochs=self.emulator, model=self.model)
         arguments = self.hardware._asdict()
         return Guest(self.image, self.level, f"{self.pcpus}/{arguments.pop('vcpus')}", command, qemu=self.emulator, model=self.model,
                      stdin=subprocess.PIPE, **arguments)
