@@ -134,12 +134,13 @@ class Terminal(threading.Thread):
 class BochsGuest(Emulated):
     """One machine with VMX that runs a command; the arguments are those of Guest that have a meaning here.
 
-    cpus: their number.  bochs: the directory of Bochs.  image: a directory that ci/build/image made.  model: a key of MODELS."""
+    cpus: their number.  bochs: the directory of Bochs.  image: a directory that ci/build/image made.  model: a key of MODELS.
+    append: more parameters of the kernel, with a space before each."""
     emulator = "Bochs"
     # In Bochs' log: Linux reads registers that Bochs lacks, and Bochs says who it is.
     noise = re.compile(r"Unknown register|^=+$|Bochs x86 Emulator|Built from|Timestamp:|BXSHARE|reading configuration|is exiting with|^vmx-tlb:")
 
-    def __init__(self, image, cpus=1, command="sh", modules=None, interactive=False, bochs=None, model="on", share=None):
+    def __init__(self, image, cpus=1, command="sh", modules=None, interactive=False, bochs=None, model="on", share=None, append=""):
         super().__init__("VMX")
         bochs = bochs or say_where("bochs")
         for path in [os.path.join(image, f) for f in ("bzImage", "initrd")] + [os.path.join(bochs, f) for f in ("bochs", "boot.rom", BIOS)]:
@@ -153,7 +154,7 @@ class BochsGuest(Emulated):
             subprocess.run(["cp", "-r", "--", share, self.path("root/share")], check=True)
         # The kernel unpacks one archive after another.
         end, more = INITRD + os.path.getsize(os.path.join(image, "initrd")), pack(self.path("root"))
-        real, kernel = split(os.path.join(image, "bzImage"), CMDLINE, end + len(more) - INITRD)
+        real, kernel = split(os.path.join(image, "bzImage"), CMDLINE + append, end + len(more) - INITRD)
         for name, data in (("real", real), ("kernel", kernel), ("more", more)):
             with open(self.path(name), "wb") as f:
                 f.write(data)
