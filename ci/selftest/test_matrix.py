@@ -308,6 +308,13 @@ class Matrix(VerbTest):
         with contextlib.redirect_stdout(io.StringIO()):
             self.assertEqual(matrix.report(tests, {"base": "", "series": ""}, results, {(0, "state_test"): "another reason"}, 1.0), 1)
 
+    def test_kvm_is_built_in(self):
+        write(self.path("ci/list"), "x86/a 0 12 60 kvm.b=1 c=0 cpu:x=y\nx86/a 0 1 60\n")
+        tests = matrix.read_list(self.path("ci/list"))
+        self.assertEqual([matrix.of_builtin(t).hardware for t in tests], [matrix.Hardware(",x=y", append=" kvm.b=1 kvm_amd.c=0"), matrix.Hardware()])
+        self.assertEqual([(matrix.of_builtin(t).hardware.append, t.pcpus) for t in matrix.of_vmx(tests)],
+                         [(" kvm.b=1 kvm_intel.c=0", {matrix.VMX: [1, 2]}), ("", {matrix.VMX: [1]})])
+
     def test_rows_for_vmx_of_a_tree(self):
         directory = self.tree("x86/a", parameters="vpid:VPID (bool)")
         write(self.path("ci/list"), "x86/a 0 1 60 vpid=0\nx86/a 0 1 60 npt=0\n")
