@@ -3,7 +3,8 @@
  * run-tests FILE: run KVM selftests and print TAP.  Exit status 0: all tests ran.
  *
  * A line of FILE has an id, parameters of kvm_amd or kvm.parameter=value, separated by commas, or "-", and a command.  On a processor with VMX,
- * kvm_intel takes the place of kvm_amd.  A test fails if its status is neither 0 nor 4 (skipped), or if the kernel logs a warning during it.
+ * kvm_intel takes the place of kvm_amd.  If KVM is built in, the kernel's command line must have had them.  A test fails if its status is neither
+ * 0 nor 4 (skipped), or if the kernel logs a warning during it.
  *
  * Lines from the terminal $PORT: "slow FACTOR" tells how much slower this machine is than an idle one, which the guest cannot measure; tests
  * find it in /tmp/slow.  "end ID" ends that test.
@@ -44,7 +45,7 @@
 #define LOG_SIZE	10
 
 static int port = -1;
-static bool has_counters;
+static bool has_counters, built_in;
 static const char *vendor = "kvm_amd";
 /* What the running test has printed. */
 static char *out;
@@ -137,7 +138,9 @@ static void prepare(void)
 	for (int i = 0; i < 6 && file_has(clocksource, "tsc-early"); i++)
 		usleep(500000);
 
-	if (!access("/sys/module/kvm_intel", F_OK))
+	/* Only a module that is not built in has a state.  If both modules are built in, both have a directory in /sys. */
+	built_in = !access("/sys/module/kvm", F_OK) && access("/sys/module/kvm/initstate", F_OK);
+	if (!access("/sys/module/kvm_intel", F_OK) && file_has("/proc/cpuinfo", " vmx"))
 		vendor = "kvm_intel";
 	has_counters = read_counters(sum) > 0;
 
@@ -357,6 +360,27 @@ static const char *reload(const char *params)
 	return bad;
 }
 
+/* Returns which of these parameters built-in KVM does not have, or NULL. */
+static const char *compare(const char *params)
+{
+	static char wrong[600];
+	char copy[512];
+
+	snprintf(copy, sizeof(copy), "%s", strcmp(params, "-") ? params : "");
+	for (char *save, *p = strtok_r(copy, ",", &save); p; p = strtok_r(NULL, ",", &save)) {
+		bool of_kvm = !strncmp(p, "kvm.", 4);
+		char *name = of_kvm ? p + 4 : p, *value = strchrnul(name, '=');
+
+		snprintf(wrong, sizeof(wrong), "built-in %s does not have %s", of_kvm ? "kvm" : vendor, name);
+		if (*value)
+			*value++ = 0;
+		/* A bool that is 1 reads as Y. */
+		if (shell("tr YN 10 </sys/module/%s/parameters/%s | grep -qx '%s'", of_kvm ? "kvm" : vendor, name, value))
+			return wrong;
+	}
+	return NULL;
+}
+
 /* A program that skips all of its cases exits with status 0. */
 static bool skipped_all(void)
 {
@@ -434,7 +458,7 @@ static void test(int n, const char *id, char *params, char *command)
 
 	klogctl(LOG_CLEAR, NULL, 0);
 	if (strcmp(params, loaded)) {
-		wrong = reload(params);
+		wrong = built_in ? compare(params) : reload(params);
 		snprintf(loaded, sizeof(loaded), "%s", params);
 	}
 	printf("# start %s\n", id);

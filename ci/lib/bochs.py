@@ -32,7 +32,7 @@ CMDLINE = "console=ttyS0,115200 loglevel=5 panic=-1 nokaslr no_timer_check tsc=r
 CONFIG = """\
 config_interface: textconfig
 display_library: nogui
-cpu: model={cpu}, count=1, ips={ips}, reset_on_triple_fault=0, vmx_tlb={tlb}
+cpu: model={cpu}, count={cpus}, ips={ips}, reset_on_triple_fault=0, vmx_tlb={tlb}
 megs: {memory}
 clock: sync=none, time0=1700000000
 romimage: file={bochs}/{bios}, options=fastboot
@@ -134,12 +134,13 @@ class Terminal(threading.Thread):
 class BochsGuest(Emulated):
     """One machine with VMX that runs a command; the arguments are those of Guest that have a meaning here.
 
-    bochs: the directory of Bochs.  image: a directory that ci/build/image made.  model: a key of MODELS."""
+    cpus: their number.  bochs: the directory of Bochs.  image: a directory that ci/build/image made.  model: a key of MODELS.
+    append: more parameters of the kernel, with a space before each."""
     emulator = "Bochs"
     # In Bochs' log: Linux reads registers that Bochs lacks, and Bochs says who it is.
     noise = re.compile(r"Unknown register|^=+$|Bochs x86 Emulator|Built from|Timestamp:|BXSHARE|reading configuration|is exiting with|^vmx-tlb:")
 
-    def __init__(self, image, command="sh", modules=None, interactive=False, bochs=None, model="on", share=None):
+    def __init__(self, image, cpus=1, command="sh", modules=None, interactive=False, bochs=None, model="on", share=None, append=""):
         super().__init__("VMX")
         bochs = bochs or say_where("bochs")
         for path in [os.path.join(image, f) for f in ("bzImage", "initrd")] + [os.path.join(bochs, f) for f in ("bochs", "boot.rom", BIOS)]:
@@ -153,7 +154,7 @@ class BochsGuest(Emulated):
             subprocess.run(["cp", "-r", "--", share, self.path("root/share")], check=True)
         # The kernel unpacks one archive after another.
         end, more = INITRD + os.path.getsize(os.path.join(image, "initrd")), pack(self.path("root"))
-        real, kernel = split(os.path.join(image, "bzImage"), CMDLINE, end + len(more) - INITRD)
+        real, kernel = split(os.path.join(image, "bzImage"), CMDLINE + append, end + len(more) - INITRD)
         for name, data in (("real", real), ("kernel", kernel), ("more", more)):
             with open(self.path(name), "wb") as f:
                 f.write(data)
@@ -163,7 +164,7 @@ class BochsGuest(Emulated):
         if not interactive:
             output, port = os.pipe()
         config = self.write("bochsrc", CONFIG.format(
-            cpu=CPU, ips=IPS, tlb=MODELS[model], memory=MEMORY, bochs=bochs, bios=BIOS, dir=self.dir.name, image=image, real=REAL, kernel=KERNEL, initrd=INITRD, end=end,
+            cpu=CPU, cpus=cpus, ips=IPS, tlb=MODELS[model], memory=MEMORY, bochs=bochs, bios=BIOS, dir=self.dir.name, image=image, real=REAL, kernel=KERNEL, initrd=INITRD, end=end,
             port=f"mode=term, dev={self.terminal.name_of_guests}" if interactive else f"mode=file, dev=/dev/fd/{port}"))
         with open(self.path("bochs"), "wb") as log:
             self.start([os.path.join(bochs, "bochs"), "-q", "-f", config], stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -235,12 +235,12 @@ class Guest(Emulated):
     psp: properties of L0's security processor, with a comma before each; L0 has one if cpu has x-sev=on.
     disks: sizes of L0's empty disks in megabytes.  ports: number of serial ports of L0, for the consoles of guests that the command starts.
     stdin: the command's input if it is not interactive.  share: a directory whose files the guest finds in /share.
-    qemu_args: more arguments for L0's QEMU."""
+    qemu_args: more arguments for L0's QEMU.  append: more parameters of L0's kernel, with a space before each."""
     emulator = "QEMU"
 
     def __init__(self, image, level=0, cpus=2, command="sh", modules=None, interactive=False, qemu=None,
                  model="on", cpu="", psp="", icount=False, disks=(), ports=0,
-                 stdin=subprocess.DEVNULL, share=None, qemu_args=()):
+                 stdin=subprocess.DEVNULL, share=None, qemu_args=(), append=""):
         super().__init__(f"L{level}")
         cpus = str(cpus)
         module = host_kvm() if model == "kvm" else "kvm_amd"
@@ -272,7 +272,8 @@ class Guest(Emulated):
         stdio = "stdio,id=io,signal=off" if interactive else "stdio,id=io,signal=on"
         args = [os.path.join(qemu, "qemu-system-x86_64"), "-L", os.path.join(qemu, "share")] + \
             machine(0, cpus.partition("/")[0], paths, os.path.join(image, "root.img"), os.path.join(image, "bzImage"),
-                    console, self.status, stdio, serial, MODELS[model] + cpu, icount, disks=drives, share=share, kvm=model == "kvm") + \
+                    console, self.status, stdio, serial, MODELS[model] + cpu, icount, disks=drives, share=share, kvm=model == "kvm",
+                    append=append) + \
             list(qemu_args)
         self.start(args, stdin=None if interactive else stdin, stdout=None if interactive else subprocess.PIPE,
                    stderr=None if interactive else subprocess.STDOUT)

@@ -36,7 +36,7 @@ def last_lines(path, n):
         return tests[:3 * n]
     lines = lines[-200:]
     # A parallel make continues for a while after an error: show the lines around the error if there is one.
-    errors = [i for i, l in enumerate(lines) if re.search(r"\berror\b|Error \d|FAILED|fatal:", l)]
+    errors = [i for i, l in enumerate(lines) if re.search(r"\berror: |\*\*\* |FAILED|fatal:", l)]
     if errors and errors[0] < len(lines) - n:
         return lines[max(0, errors[0] - n // 2):][:n]
     return lines[-n:]

@@ -308,6 +308,13 @@ class Matrix(VerbTest):
         with contextlib.redirect_stdout(io.StringIO()):
             self.assertEqual(matrix.report(tests, {"base": "", "series": ""}, results, {(0, "state_test"): "another reason"}, 1.0), 1)
 
+    def test_kvm_is_built_in(self):
+        write(self.path("ci/list"), "x86/a 0 12 60 kvm.b=1 c=0 cpu:x=y\nx86/a 0 1 60\n")
+        tests = matrix.read_list(self.path("ci/list"))
+        self.assertEqual([matrix.of_builtin(t).hardware for t in tests], [matrix.Hardware(",x=y", append=" kvm.b=1 kvm_amd.c=0"), matrix.Hardware()])
+        self.assertEqual([(matrix.of_builtin(t).hardware.append, t.pcpus) for t in matrix.of_vmx(tests)],
+                         [(" kvm.b=1 kvm_intel.c=0", {matrix.VMX: [1, 2]}), ("", {matrix.VMX: [1]})])
+
     def test_rows_for_vmx_of_a_tree(self):
         directory = self.tree("x86/a", parameters="vpid:VPID (bool)")
         write(self.path("ci/list"), "x86/a 0 1 60 vpid=0\nx86/a 0 1 60 npt=0\n")
@@ -380,6 +387,12 @@ not ok 1 asid
         done = run([self.path("ci/lib/step.py"), os.path.join(self.dir, "log"), "a step", "sh", "-c",
                     "echo ok; echo 'FAIL: one'; echo '    why'; for i in $(seq 100); do echo error $i; done; exit 1"])
         self.assertEqual(done.out.splitlines()[1:], ["    FAIL: one", "        why"])
+
+    def test_step_shows_what_make_says(self):
+        """Files may be called error.c, and a parallel make goes on for a while."""
+        done = run([self.path("ci/lib/step.py"), os.path.join(self.dir, "log"), "a step", "sh", "-c",
+                    "for i in $(seq 50); do echo CC error.o $i; done; echo 'make: *** No rule'; for i in $(seq 50); do echo CC $i; done; exit 2"])
+        self.assertIn("    make: *** No rule", done.out.splitlines())
 
     def test_what_is_written_can_be_read(self):
         path = os.path.join(self.dir, "r.ktap")

@@ -12,7 +12,7 @@ class Test(VerbTest):
     """scripts/test, with fake parts."""
 
     def parts(self, *arguments, **broken):
-        for name in ("build", "run", "mutants", "bench", "check", "ci/tests/sev", "ci/tests/l1", "ci/tests/lockdep", "ci/tests/stress", "ci/tests/foreign", "ci/build/qemu", "ci/qemu/rules/run", "ci/build/image",
+        for name in ("build", "run", "mutants", "bench", "check", "ci/tests/sev", "ci/tests/l1", "ci/tests/lockdep", "ci/tests/builtin", "ci/tests/stress", "ci/tests/foreign", "ci/build/qemu", "ci/qemu/rules/run", "ci/build/image",
                      "ci/tests/kunit"):
             write(self.path(name if "/" in name else f"scripts/{name}"), "#!/bin/sh\n" + broken.get(name.replace("/", "_"), "echo fine\n"))
         write(self.path("ci/selftest/run.py"), "print('fine')\n")
@@ -37,10 +37,10 @@ class Test(VerbTest):
         self.assertIn('<a href="run.out">log</a> <a href="run.ktap">KTAP</a>', page)
         self.assertNotIn("What failed", page)
 
-    def test_all_has_four_parts_more(self):
+    def test_all_has_five_parts_more(self):
         done = self.parts("--all", run=self.results(5, 0, 2))
         self.assert_ok(done)
-        self.assertTrue(done.out.endswith("\n17 passed, 0 failed, 2 skipped\n"), done.out)
+        self.assertTrue(done.out.endswith("\n18 passed, 0 failed, 2 skipped\n"), done.out)
 
     def test_all_has_all_l1s(self):
         got = 'echo "got ($*)"\n'

@@ -36,6 +36,10 @@ class Vmx(WithImage):
         self.assertEqual((done.status, done.out), (7, "out  put\nerr\nY\n"), done.err)
         self.assertEqual(ours(), {})
 
+    def test_two_processors(self):
+        done = self.boot("--cpus", "2", "--", "taskset", "2", "nproc", "--all")
+        self.assertEqual((done.status, done.out), (0, "2\n"), done.err)
+
     def test_long_output_and_share(self):
         share = os.path.join(self.dir, "share")
         text = "".join(f"line {i}\n" for i in range(2000))

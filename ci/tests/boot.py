@@ -46,7 +46,7 @@ def main():
     try:
         run = {"command": command or "exec sh -i", "interactive": not command, "model": args.model, "share": args.share}
         if args.vmx:
-            guest = BochsGuest(args.image, **run)
+            guest = BochsGuest(args.image, args.cpus, **run)
         else:
             guest = Guest(args.image, args.level, args.cpus, qemu_args=args.qemu_arg, **run)
         if timeout:

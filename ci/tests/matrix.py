@@ -40,7 +40,7 @@ KERNELS = ("base", "series")
 # A row with only:mutants is for scripts/mutants: it sets parameters that only that kernel has (ci/alternatives).
 MUTANTS = "mutants"
 # What a test needs of L0's machine: arguments of Guest (ci/lib/guest.py); and the number of L1's CPUs.
-Hardware = collections.namedtuple("Hardware", "cpu psp icount vcpus", defaults=("", "", False, 1))
+Hardware = collections.namedtuple("Hardware", "cpu psp icount vcpus append", defaults=("", "", False, 1, ""))
 Test = collections.namedtuple("Test", "name levels pcpus limit params command kernels hardware", defaults=("-", "", KERNELS, Hardware()))
 Key = collections.namedtuple("Key", "kernel level pcpus name")
 PASSED = ("pass", "slow")
@@ -135,8 +135,8 @@ def runs_on(test, kernel):
 
 
 def of_vmx(tests):
-    """Return the tests of a list for the machine with VMX, with that level.  It has one pCPU."""
-    return [t._replace(levels=[VMX], pcpus={VMX: [1]}) for t in tests]
+    """Return the tests of a list for the machine with VMX, with that level."""
+    return [t._replace(levels=[VMX], pcpus={VMX: t.pcpus[0]}) for t in tests]
 
 
 def of_tree(tests, directory, patterns, module="kvm_amd"):
@@ -162,6 +162,13 @@ def of_tree(tests, directory, patterns, module="kvm_amd"):
             test = Test(p, [0, 1], {0: [1, 2], 1: [1, 2]}, UNLISTED, command="./" + p)
             tests += [test] if module == "kvm_amd" else of_vmx([test])
     return missing
+
+
+def of_builtin(test):
+    """Return the test for a kernel with KVM built in, which has a machine for each set of parameters, with these on the kernel's command line."""
+    module = "kvm_intel." if VMX in test.levels else "kvm_amd."
+    append = "".join(" " + (p if p.startswith("kvm.") else module + p) for p in test.params.split(",") if p != "-")
+    return test._replace(hardware=test.hardware._replace(append=append))
 
 
 def needs_model(test):
@@ -254,7 +261,7 @@ class Machine(machine.Machine):
         super().__init__(f"{kernel} {LEVELS[level]} {pcpus} pCPU{'s' if pcpus > 1 else ''}", slots)
         # The oracle is exact on one processor; on two, it would mostly report the legal window between zap and flush.  It doubles the time
         # of L1, so the base runs with it in L0 only.
-        oracle = self.vmx_oracle if level == VMX else pcpus == 1 and not (kernel == "base" and level == 1)
+        oracle = pcpus == 1 and (self.vmx_oracle if level == VMX else not (kernel == "base" and level == 1))
         self.model = "strict" if model == "on" and oracle else model
         self.results, self.known, self.emulator = results, known, emulator
         self.kernel, self.image, self.level, self.pcpus, self.hardware, self.tests = kernel, image, level, pcpus, hardware, tests
@@ -304,7 +311,7 @@ class Machine(machine.Machine):
 
     def new_guest(self, command):
         if self.level == VMX:
-            return BochsGuest(self.image, command, bochs=self.emulator, model=self.model)
+            return BochsGuest(self.image, self.pcpus, command, bochs=self.emulator, model=self.model, append=self.hardware.append)
         arguments = self.hardware._asdict()
         return Guest(self.image, self.level, f"{self.pcpus}/{arguments.pop('vcpus')}", command, qemu=self.emulator, model=self.model,
                      stdin=subprocess.PIPE, **arguments)
@@ -430,6 +437,7 @@ def main():
     parser.add_argument("--list", default=os.path.join(TOP, "ci/tests/selftests.list"))
     parser.add_argument("--vmx", help="a list of tests to run on the machine with VMX")
     parser.add_argument("--no-vmx-oracle", action="store_true", help="the oracle of the machine with VMX removes what it reports; keep it, for the tests to notice")
+    parser.add_argument("--builtin", action="store_true", help="KVM is built into the kernels")
     parser.add_argument("--own", help="run a short list for these programs, separated by commas; see one_of_each()")
     parser.add_argument("--other", default="", help="with --own: more programs, of which one row each is enough")
     parser.add_argument("--parameters", default="", help="with --own: the parameters of kvm_amd and kvm_intel")
@@ -466,6 +474,8 @@ def main():
     tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(runs_on(t, k) for k in images)]
     if args.own is not None:
         tests = one_of_each(tests, *(list(filter(None, a.split(","))) for a in (args.own, args.other, args.parameters)))
+    if args.builtin:
+        tests = [of_builtin(t) for t in tests]
     if not tests:
         die(f"no test in {lists} runs at this level, on this kernel, with that number of pCPUs: change the options")
     if args.model == "kvm":
@@ -476,10 +486,10 @@ def main():
                     for k in images if runs_on(t, k) for l in t.levels for p in t.pcpus[l]})
     at_once = machine.at_once()
     slots = threading.Semaphore(at_once)
-    # Start the machines that take longest first, so that no core idles at the end.
+    # Start the machines that take longest first, so that no core idles at the end.  Those with VMX cannot be divided.
     hardware = sorted({t.hardware for t in tests})
     kinds = []
-    for level, pcpus, needed in itertools.product((1, 0, VMX), (3, 2, 1), hardware):
+    for level, pcpus, needed in itertools.product((VMX, 1, 0), (3, 2, 1), hardware):
         for kernel, image in images.items():
             mine = [t for t in tests if not why_not(t) and runs_on(t, kernel) and level in t.levels and pcpus in t.pcpus[level]
                     and needed == t.hardware]
