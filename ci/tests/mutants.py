@@ -8,6 +8,7 @@ seed (a test fails or the guest dies), and without a mutant all tests pass.
 """
 import collections
 import csv
+import difflib
 import glob
 import hashlib
 import json
@@ -197,7 +198,8 @@ def main():
     known = mutants()
     for n in names:
         if n not in known:
-            matrix.die(f"there is no mutant {n} (choose from: {' '.join(known)})")
+            similar = difflib.get_close_matches(n, known, cutoff=0)
+            matrix.die(f"there is no mutant {n} (similar: {' '.join(similar)}; ci/mutants has all, with a number in front)")
     names = names or list(known)
     if image == "-":
         return 0
