@@ -9,6 +9,7 @@ Measures what one turn of a vCPU costs on both kernels, with the TLB model, in a
 - page walks
 - groups of VMCB fields that were reloaded because they were not clean
 - L0's instructions: the median of all turns, because a timer tick takes as many instructions as two turns
+- IPIs that L0's processors send to each other
 - bytes of kernel memory per VM at the end of the workload
 
 On the machine with VMX, VM entries, INVVPIDs and INVEPTs take the place of VMRUNs, flushes of one ASID and flushes of all ASIDs, nothing is
@@ -51,13 +52,14 @@ FEW_NOISE = 0.1
 
 # ci/bench/scenarios.toml explains the fields.
 Scenario = collections.namedtuple("Scenario", "name title command params asids cpus cpu must at_most more slow few variants kernels than reloads_of like tolerance "
-                                              "l2 turns l2s l3 config machine",
-                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (1, 3), 1, False, "rig", "tcg"))
+                                              "l2 turns l2s l3 l1 config machine remote",
+                                  defaults=("", "", 64, 1, "", {}, None, False, False, False, (), (), (), "", "", INSTRUCTIONS, "", (1, 3), 1, False, "", "rig", "tcg",
+                                            False))
 # The emulators of the machines, by the names that scripts/run has for these.
 EMULATORS = {"tcg": "qemu", "vmx": "bochs"}
 # L1 and its guests boot once.  What has to do the turns then reads their number from L0, here, and says when it has done them.  The second number
 # repeats the first, and the third is greater: the additional turns alone cause the difference.  The time is CPU time of L1's QEMU, which
-# includes L0's work for it.
+# includes L0's work for it, or what the turns have measured themselves.
 LINUX = """
 cat >/tmp/l1.sh <<'END-sh'
 L1
@@ -78,8 +80,10 @@ turns() {
 	echo "$1" >&3
 	expect "did $1"
 	took=$(($(svm-tlb cputime "$(cat /tmp/l1.pid)") - begin)) || exit 1
-	echo "$1 turns, $(((took - ${few:-0}) / $2)) TSC cycles per turn"
-	echo "NUMBER $(svm-tlb)"
+	per_turn=$(((took - ${few:-0}) / $2))
+	case $line in *' cycles='*) per_turn=${line##* cycles=} ;; esac
+	echo "$1 turns, ${per_turn%% *} TSC cycles per turn"
+	echo "NUMBER $(svm-tlb) ${line#*did "$1"}"
 }
 expect ready
 turns FEW 1
@@ -139,13 +143,17 @@ exec 3<&0
 {{ {0}
 }} </tmp/answers | workload answer >/tmp/answers
 """
+# vCPUs of an L1 that does something without an L2
+L1_CPUS = 4
 # L2's network: each frame is a datagram for "workload answer-frames" in L1.
 FRAMES = ["-netdev", "dgram,id=net,local.type=unix,local.path=/tmp/net.l2,remote.type=unix,remote.path=/tmp/net.l1",
           "-device", "virtio-net-pci,netdev=net,romfile="]
 # The kernel that contains all variants, with none switched on: checking for variants takes instructions, too.
 SWITCH = "switch"
 COUNTERS = ("vmrun", "flush_asid", "flush_all", "walks", "reloads")
-COLUMNS = COUNTERS + ("instructions", "bytes")
+# L0's processors send IPIs to each other, and those of its Linux guest do so to flush TLBs.
+IPIS = ("ipis", "guest_ipis")
+COLUMNS = COUNTERS + ("instructions", "bytes") + IPIS
 # Counts that are the same on any host, within QUICK_NOISE plus EXPECTED_NOISE times the count (less than one walk in four hundred).
 EXACT = ("flush_asid", "flush_all", "walks", "reloads")
 EXPECTED = os.path.join(TOP, "ci/bench/expected")
@@ -204,12 +212,14 @@ def machines_of(s):
 
 
 def boot_l1(s):
-    """Return shell text that boots L1, in which L2s boot and do turns; see LINUX.  Without anything to do, a turn is a boot of L2."""
+    """Return shell text that boots L1, which does turns, or in which L2s boot and do turns; see LINUX.  Without anything to do, a turn is a boot of L2."""
     def l2(name, extra=()):
         if s.l3:
             return below(2, name, below(3, "l3", s.l2, "/tmp/l3.console", 192), f"/tmp/{name}.console", 448, modules="kvm_amd")
         return below(2, name, s.l2 or "true", f"/tmp/{name}.console", 256, extra=extra)
 
+    if s.l1:
+        return below(1, "l1", s.l1, "/dev/null", 512, cpus=L1_CPUS)
     if not s.l2:
         inner = L2_BOOTS.format(l2("l2"))
     elif s.l2s == 2:
@@ -286,7 +296,7 @@ class Machine(machine.Machine):
         counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(\d+)", line)) for _, _, line in runs]
         turns = [int(t) for t, _, _ in runs]
         more = turns[2] - turns[1]
-        per_turn = {c: ((counts[2][c] - counts[1][c]) - (counts[1][c] - counts[0][c])) / more for c in COUNTERS}
+        per_turn = {c: (counts[2].get(c, 0) - 2 * counts[1].get(c, 0) + counts[0].get(c, 0)) / more for c in COUNTERS + IPIS}
         per_turn["instructions"] = int(runs[2][1])
         # Ignore the first run: it also allocates memory that the kernel keeps for later runs.  Where L1 boots, no VM is left to measure, and on
         # VMX nothing is measured.
@@ -442,8 +452,10 @@ def main():
         for kernel, f in got.items():
             ratio = "" if kernel == "base" else f" x {f['instructions'] / got['base']['instructions']:.3f}"
             print(f"{s.title if kernel == 'base' else '':48} {kernel:16}  {f['vmrun']:8.3f} {f['flush_asid']:12.3f} {f['flush_all']:12.3f} "
-                  f"{f['walks']:10.3f} {f['reloads']:8.3f} {f['bytes'] / 1024:10.0f} {f['instructions']:12.0f}{ratio}")
-        noise = FEW_NOISE if s.few else QUICK_NOISE if args.quick else NOISE
+                  f"{f['walks']:10.3f} {f['reloads']:8.3f} {f['bytes'] / 1024:10.0f} {f['instructions']:12.0f}{ratio}"
+                  + (f", {f['ipis']:.3f} IPIs of L0, {f['guest_ipis']:.3f} of its guest" if s.remote else ""))
+        # Threads that start on several processors send some IPIs, not always the same number.
+        noise = FEW_NOISE if s.few or s.remote else QUICK_NOISE if args.quick else NOISE
         bad = worse(s, got["base"], got["series"], noise) + list(worse_than_kernels(s, got))
         bad += worse_than_scenarios(s, figures, noise)
         # Slow scenarios have no expected counts, because many threads run in them.

@@ -3,7 +3,7 @@
 """figures.py: check that the tables in docs/cover-letters have the figures of docs/numbers.md; scripts/bench --record writes both.
 
 A table in a cover letter begins below the command that measures it, "  scripts/bench SCENARIO...", and ends at the next empty line.
-A sentence about the L1s of scripts/test foreign must have the figures of docs/l1-hypervisors.md.
+A sentence about the L1s of scripts/test foreign must have the figures of docs/l1-hypervisors.md, and one about instructions those of docs/numbers.md.
 """
 import glob
 import itertools
@@ -21,6 +21,9 @@ L1S = os.path.join(TOP, "docs/l1-hypervisors.md")
 # The sentence about L1s: how many cases there are, and between which ratios to the base their page walks are.
 L1S_SENTENCE = re.compile(r"as L1, in (\S+) settings.*?no wrong word, and (\S+) to (\S+) of the base's page walks")
 L1S_ROWS = re.compile(r"^(\S[^\n]*)\n  base +(\d[\d ]*)\n  series +(\d[\d ]*?)  x", re.M)
+# The sentences about the instructions of flushes, series to base, and what they are about.
+REMOTE_SENTENCES = {"remote flush, 8 vCPUs run": re.compile(r"With 8 running vCPUs, it takes (\S+) of the instructions"),
+                    "a Linux guest with 4 vCPUs flushes their TLBs": re.compile(r"shootdown by a Linux guest with 4 vCPUs,.*? takes (\S+) of them")}
 TABLE = re.compile(r"^  scripts/bench ((?:[^\n]*\\\n)*[^\n]*)\n((?:  [^\n]*\n)*)", re.M)
 HEADER = """\
                         TLB flushes     page    VMCB       L0's
@@ -30,6 +33,11 @@ HEADER = """\
 LINUX_HEADER = """\
                         TLB flushes     page              all
                         ASID    all    walks  VMRUNs     instr.
+"""
+# A flush of other processors' TLBs: who has to be interrupted for it
+REMOTE_HEADER = """\
+                                 IPIs of     page
+                      VMRUNs     L0  guest  walks     instr.
 """
 # The machine with VMX has no VMCBs.
 VMX_HEADER = """\
@@ -48,6 +56,9 @@ a vCPU on a pCPU or, in scenarios with an L2, one round trip from L1 to L2 and b
 - Instructions are L0's, counted by QEMU's icount. x is their ratio to the base's.
 - Where Linux runs in L2 or L3, instructions are those of all levels, a turn is what the title says, and no count is exact: timer interrupts are
   among them, and no two boots are the same. VMRUNs are L0's, as often as L1 and its guests exit.
+- A remote flush, or a Linux guest's flush of its TLBs, is what one processor asks the others for. VMRUNs and IPIs are those of all processors: how often
+  vCPUs have to exit and to enter again for it, how many interrupts L0 sends, and how many the guest sends. Instructions are those of all processors until
+  the flush is complete, the guest's included if it is the guest that flushes.
 - `part-nested` is the series up to the end of part nested, without contexts. `one-vmcb12` has the patches of part contexts up to the one that
   leaves out chunks of the MSR bitmap, and a single context per vCPU. `private-lru` has all patches before the table of contexts, so each vCPU has
   up to eight contexts and roots that are its own (`ci/bench/kernels`).
@@ -72,7 +83,7 @@ def count(value, digits):
 
 def kind(scenario):
     """Return what sort of rows a scenario has."""
-    return scenario.machine if scenario.command else "linux"
+    return "remote" if scenario.remote else scenario.machine if scenario.command else "linux"
 
 
 def rows(scenario, got):
@@ -80,13 +91,17 @@ def rows(scenario, got):
     text = scenario.title + "\n"
     for kernel, f in got.items():
         ratio = "" if kernel == "base" else f"  x {f['instructions'] / got['base']['instructions']:.3f}"
+        if scenario.remote:
+            guest = "" if scenario.command else count(f["guest_ipis"], 2)
+            text += f"  {kernel:19}{count(f['vmrun'], 2):>7}{count(f['ipis'], 2):>7}{guest:>7}{count(f['walks'], 2):>7}{f['instructions']:11.0f}{ratio}\n"
+            continue
         last = {"vmx": None, "linux": "vmrun", "tcg": "reloads"}[kind(scenario)]
         text += (f"  {kernel:19}{count(f['flush_asid'], 2):>7}{count(f['flush_all'], 3 if last else 2):>7}{count(f['walks'], 2):>9}"
                  f"{count(f[last], 2).rjust(8) if last else ''}{f['instructions']:11.0f}{ratio}\n")
     return text
 
 
-HEADERS = {"vmx": VMX_HEADER, "linux": LINUX_HEADER, "tcg": HEADER}
+HEADERS = {"vmx": VMX_HEADER, "linux": LINUX_HEADER, "tcg": HEADER, "remote": REMOTE_HEADER}
 
 
 def without_headers(text):
@@ -172,14 +187,26 @@ def l1s():
     return str(len(rows)), f"{min(ratios):.2f}", f"{max(ratios):.2f}"
 
 
+def ratio(title):
+    """Return the ratio of instructions, series to base, in docs/numbers.md, with two digits; empty without one."""
+    words = read_recorded().get(title, "").split()
+    return f"{float(words[-1]):.2f}" if words else ""
+
+
 def wrong_sentences():
-    """Yield a message for each cover letter whose sentence about L1s has other figures than docs/l1-hypervisors.md."""
+    """Yield a message for each sentence of a cover letter that has other figures than docs/l1-hypervisors.md or docs/numbers.md."""
     for path in sorted(glob.glob(LETTERS)):
+        letter = os.path.relpath(path, TOP)
         with open(path, encoding="utf-8") as f:
-            said = L1S_SENTENCE.search(" ".join(f.read().split()))
+            text = " ".join(f.read().split())
+        said = L1S_SENTENCE.search(text)
         if said and said.groups() != l1s():
-            yield (f"{os.path.relpath(path, TOP)}: in {said[1]} settings, {said[2]} to {said[3]} of the page walks: docs/l1-hypervisors.md has "
+            yield (f"{letter}: in {said[1]} settings, {said[2]} to {said[3]} of the page walks: docs/l1-hypervisors.md has "
                    "{} settings, {} to {}: correct the sentence\n".format(*l1s()))
+        for title, sentence in REMOTE_SENTENCES.items():
+            said = sentence.search(text)
+            if said and said[1] != ratio(title):
+                yield f"{letter}: {said[0]}: docs/numbers.md has {ratio(title)}: correct the sentence\n"
 
 
 def main():

@@ -10,7 +10,8 @@ th, td { padding: .15em .8em; text-align: right } th { border-bottom: 2px solid 
 td:nth-child(2), th:nth-child(2) { text-align: left } tr.base td { border-top: 1px solid #ccc } td.less { background: #d9efdb } td.more { background: #f6d9d6 }"""
 COLORS = {"base": "#b2182b", "series": "#2166ac"}
 COLUMNS = (("flush_asid", "ASID flushes", 3), ("flush_all", "full flushes", 3), ("walks", "page walks", 2), ("vmrun", "VMRUNs", 2),
-           ("reloads", "VMCB reloads", 2), ("bytes", "bytes per VM", 0), ("instructions", "L0\u2019s instructions", 0))
+           ("reloads", "VMCB reloads", 2), ("ipis", "IPIs", 2), ("guest_ipis", "guest\u2019s IPIs", 2), ("bytes", "bytes per VM", 0),
+           ("instructions", "L0\u2019s instructions", 0))
 
 
 def svg(xlabel, ylabel, lines):
@@ -111,6 +112,7 @@ def write(path, scenarios, figures, curves, about=""):
     for s in scenarios:
         out += rows(s, figures[s.name])
     out.append(f"</table><p>\u00d7 base: instructions, relative to the base. VMCB reloads: groups of fields that VMRUN had to read again because they were not clean. "
+               "IPIs: what L0's processors send to each other; guest\u2019s IPIs: what L1's kernel sends to flush TLBs, where it does that without an L2. "
                "Bytes per VM: the kernel's memory for the VM and its process, without the memory of the guest and of the process itself. "
                "part-nested, one-vmcb12 and private-lru are kernels with the first patches of the series (ci/bench/kernels). Other kernels are alternative designs (ci/alternatives); "
                "\u201cswitch\u201d is the kernel that contains all of them, with none switched on.</p></html>")

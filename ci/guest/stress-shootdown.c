@@ -28,6 +28,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shootdown.h"
+
 #define PAGE		4096ul
 #define WORDS		(PAGE / 8)
 #define MOST		16		/* threads */
@@ -67,7 +69,7 @@ struct area {
 
 static struct area *areas;
 static volatile int done;	/* threads that have changed their areas often enough */
-static volatile int running, warm, ready;
+static volatile int running, ready;
 static int threads, rounds;
 static uint64_t seed;
 static uint64_t faults[MOST], changes[MOST], forks[MOST];
@@ -386,50 +388,16 @@ static void setup(struct area *a)
 		map(a, page, 0, WRITE);
 }
 
-/* TLB shootdowns that processors have received as interrupts */
-static uint64_t interrupts(void)
+static void flush(void)
 {
-	char line[1024], *next;
-	uint64_t sum = 0;
-	FILE *f = fopen("/proc/interrupts", "r");
+	static volatile char *page;
 
-	end_unless(!!f, "/proc/interrupts");
-	while (fgets(line, sizeof(line), f)) {
-		char *p = strstr(line, "TLB:");
-
-		if (!p)
-			continue;
-		for (p += 4;; p = next) {
-			uint64_t n = strtoull(p, &next, 10);
-
-			if (next == p)
-				break;
-			sum += n;
-		}
-	}
-	fclose(f);
-	return sum;
-}
-
-/*
- * Linux uses INVLPGB for a process that runs on four processors, if one of its threads flushes in a tick that is that thread's: one in 32 is.  So
- * flush in many ticks, on all processors.  Interrupts do not tell whether Linux does so, as there are none to vCPUs that do not run.
- */
-static void warm_up(void)
-{
-	volatile char *page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	struct timespec begin, now;
-
+	if (!page)
+		page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	end_unless(page != MAP_FAILED, "mmap");
-	clock_gettime(CLOCK_MONOTONIC, &begin);
-	do {
-		for (int i = 0; i < 20; i++) {
-			*page = 1;
-			end_unless(!mprotect((void *)page, PAGE, PROT_READ) && !mprotect((void *)page, PAGE, PROT_READ | PROT_WRITE), "mprotect");
-			__atomic_add_fetch(&flushes, 1, __ATOMIC_SEQ_CST);
-		}
-		clock_gettime(CLOCK_MONOTONIC, &now);
-	} while (flushes < 300 || now.tv_sec < begin.tv_sec + 2);
+	*page = 1;
+	end_unless(!mprotect((void *)page, PAGE, PROT_READ) && !mprotect((void *)page, PAGE, PROT_READ | PROT_WRITE), "mprotect");
+	flushes++;
 }
 
 static void *work(void *arg)
@@ -446,12 +414,9 @@ static void *work(void *arg)
 	__atomic_add_fetch(&running, 1, __ATOMIC_SEQ_CST);
 	while (running < threads)
 		;
-	warm_up();
-	__atomic_add_fetch(&warm, 1, __ATOMIC_SEQ_CST);
-	while (!me && warm < threads)
-		check_others(mine);
 	if (!me) {
-		before = interrupts();
+		begin_to_use_invlpgb(flush);
+		before = interrupts("TLB:");
 		ready = 1;
 	}
 	while (!ready)
@@ -496,7 +461,7 @@ int main(int argc, char **argv)
 		sum[2] += forks[i];
 	}
 	printf("stress-shootdown: %d threads, %llu changes, %llu faults, %llu forks, %llu TLB shootdowns by interrupt, after %llu flushes\n", threads,
-	       (unsigned long long)sum[0], (unsigned long long)sum[1], (unsigned long long)sum[2], (unsigned long long)(interrupts() - before),
+	       (unsigned long long)sum[0], (unsigned long long)sum[1], (unsigned long long)sum[2], (unsigned long long)(interrupts("TLB:") - before),
 	       (unsigned long long)flushes);
 	return 0;
 }

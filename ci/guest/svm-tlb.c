@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * svm-tlb: print the counters of L0's TLB model, summed over all processors, as name=value in one line; print nothing without the model.
+ * svm-tlb: print the counters of L0's TLB model, and how many IPIs L0's processors have sent to each other, summed over all processors, as
+ * name=value in one line; print nothing without the model.
  *
  * svm-tlb asids N COMMAND...: run COMMAND, and fail if its VMRUNs on all processors did not use exactly N different ASIDs.  Exit
  * status 4 (skipped) without the model.
@@ -30,6 +31,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "shootdown.h"
 #include "svm-tlb.h"
 
 /* Counters that are read for each ASID */
@@ -262,7 +264,7 @@ int main(int argc, char **argv)
 		return 1;
 	if (cpus) {
 		print_counters(sum);
-		putchar('\n');
+		printf(" ipis=%llu\n", (unsigned long long)(interrupts("RES:") + interrupts("CAL:")));
 	}
 	return 0;
 }

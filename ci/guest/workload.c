@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * workload cpuid|mmap|fork|request|frame: for ci/bench.  Print "ready", then for each number N in a line of standard input, do the same N times,
- * and print "did N"; 0 ends it.  What it does: CPUID; map, write and unmap 16 pages; fork, execute a program, and wait for its end; send a byte
- * over the virtio console, and wait for the answer of "workload answer" at its other end; send an Ethernet frame over eth0, and wait for the
- * answer of "workload answer-frames".
+ * workload cpuid|mmap|fork|request|frame|shootdown: for ci/bench.  Print "ready", then for each number N in a line of standard input, do the same N
+ * times, and print "did N"; 0 ends it.  What it does: CPUID; map, write and unmap 16 pages; fork, execute a program, and wait for its end; send a
+ * byte over the virtio console, and wait for the answer of "workload answer" at its other end; send an Ethernet frame over eth0, and wait for the
+ * answer of "workload answer-frames"; make a page that a thread on each processor reads read-only or writable, so that the kernel flushes all TLBs.
+ * For the last one, the line goes on with the median of the TSC cycles that the first of these takes, and with the number of interrupts that have
+ * flushed TLBs so far.
  * workload answer: answer bytes from standard input until it ends; what else comes from there goes to standard error, and what comes from file
  * descriptor 3 goes to standard output.
  * workload answer-frames: bind the socket /tmp/net.l1, and answer frames from the socket /tmp/net.l2.
@@ -17,19 +19,28 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/param.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
+#include <x86intrin.h>
+
+#include "shootdown.h"
 
 #define PAGE		4096ul
 #define PAGES		16
+#define MOST_TURNS	4096ul	/* of shootdown */
+#define MOST_CPUS	16
 #define REQUEST		1
 #define ANSWER		2
 /* A type of Ethernet frames that IEEE 802 sets aside for experiments. */
@@ -135,6 +146,92 @@ static void do_frame(void)
 	} while (f.what != ANSWER);
 }
 
+static volatile char *shared_page;
+static volatile unsigned long reads[MOST_CPUS];
+static long cpus;
+static uint64_t took[MOST_TURNS];
+static unsigned long nr_took;
+
+static void stay_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "sched_setaffinity");
+}
+
+static void *read_page(void *cpu)
+{
+	stay_on((intptr_t)cpu);
+	for (;;) {
+		(void)*shared_page;
+		reads[(intptr_t)cpu]++;
+		_mm_pause();
+	}
+	return NULL;
+}
+
+/* Each processor has to have a translation that it must not use any more. */
+static void wait_for_readers(void)
+{
+	for (long cpu = 1; cpu < cpus; cpu++) {
+		unsigned long seen = reads[cpu];
+
+		while (reads[cpu] < seen + 2)
+			_mm_pause();
+	}
+}
+
+static void start_readers(void)
+{
+	pthread_t thread;
+
+	cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	if (cpus > MOST_CPUS)
+		errx(1, "%ld processors", cpus);
+	shared_page = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (shared_page == MAP_FAILED)
+		err(1, "mmap");
+	*shared_page = 1;
+	stay_on(0);
+	for (long cpu = 1; cpu < cpus; cpu++)
+		if (pthread_create(&thread, NULL, read_page, (void *)cpu))
+			errx(1, "pthread_create");
+}
+
+/* Both changes take a flush.  Measure one of them, as they do not take the same number of instructions. */
+static void shoot_down(void)
+{
+	static int prot = PROT_READ | PROT_WRITE;
+	uint64_t begin;
+
+	wait_for_readers();
+	begin = __rdtsc();
+	prot ^= PROT_WRITE;
+	if (mprotect((void *)shared_page, PAGE, prot))
+		err(1, "mprotect");
+	if (!(prot & PROT_WRITE))
+		took[nr_took++ % MOST_TURNS] = __rdtsc() - begin;
+}
+
+static void do_shootdown(void)
+{
+	if (!shared_page) {
+		start_readers();
+		begin_to_use_invlpgb(shoot_down);
+	}
+	shoot_down();
+}
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
 static void answer_frames(void)
 {
 	struct sockaddr_un l1 = { AF_UNIX, "/tmp/net.l1" }, l2 = { AF_UNIX, "/tmp/net.l2" };
@@ -200,10 +297,10 @@ int main(int argc, char **argv)
 		void (*turn)(void);
 	} workloads[] = {
 		{ "cpuid", do_cpuid }, { "mmap", do_mmap }, { "fork", do_fork }, { "request", do_request },
-		{ "frame", do_frame },
+		{ "frame", do_frame }, { "shootdown", do_shootdown },
 	};
-	long turns, i;
 	unsigned int w;
+	long turns, i;
 
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	if (argc == 2 && !strcmp(argv[1], "exit"))
@@ -219,11 +316,19 @@ int main(int argc, char **argv)
 			continue;
 		printf("ready\n");
 		while ((turns = read_number())) {
+			nr_took = 0;
 			for (i = 0; i < turns; i++)
 				workloads[w].turn();
+			/* What follows is for shootdown. */
+			if (nr_took) {
+				qsort(took, MIN(nr_took, MOST_TURNS), sizeof(*took), compare);
+				printf("did %ld cycles=%llu guest_ipis=%llu\n", turns, (unsigned long long)took[MIN(nr_took, MOST_TURNS) / 2],
+				       (unsigned long long)interrupts("TLB:"));
+				continue;
+			}
 			printf("did %ld\n", turns);
 		}
 		return 0;
 	}
-	errx(1, "usage: workload cpuid|mmap|fork|request|frame|answer|answer-frames");
+	errx(1, "usage: workload cpuid|mmap|fork|request|frame|shootdown|answer|answer-frames");
 }

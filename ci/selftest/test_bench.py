@@ -125,7 +125,7 @@ class Mutants(VerbTest):
 
 class Bench(VerbTest):
     """How scripts/bench judges figures; the tests make them up, and run no machine."""
-    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100, "bytes": 4096}
+    GOOD = {"vmrun": 4, "flush_asid": 0, "flush_all": 0, "walks": 0, "reloads": 3, "instructions": 100, "bytes": 4096, "ipis": 0, "guest_ipis": 0}
     BASE = {**GOOD, "flush_asid": 2, "walks": 27, "instructions": 110}
 
     def measured(self, *scenarios, expected=None, broken=None, series=None, reloads=None, emulators=None):
@@ -165,7 +165,7 @@ class Bench(VerbTest):
         status, text = self.measured("nested-w16", "nested-w64")
         self.assertEqual(status, 0, text)
         self.assertEqual(tap.count(read(self.path("bench.ktap")).splitlines()), [2, 0, 0])
-        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t3.000\t100.000\t4096.000\n", read(self.path("bench.tsv")))
+        self.assertIn("nested-w16\tseries\t4.000\t0.000\t0.000\t0.000\t3.000\t100.000\t4096.000\t0.000\t0.000\n", read(self.path("bench.tsv")))
         page = read(self.path("bench.html"))
         self.assertEqual(page.count("<svg"), 1, "one curve has two scenarios")
         self.assertIn("<td>L2, 64 pages</td><td>base</td><td>2.000</td>", page)
