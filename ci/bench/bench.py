@@ -293,7 +293,7 @@ class Machine(machine.Machine):
         runs = re.findall(rf"^(\d+) turns, (\d+) TSC cycles per turn\r?\n{number} (vmrun=.*)$", out, re.M)
         if len(runs) != 3:
             raise GuestError(f"the guest printed no figures of {scenario.name}:\n{out}")
-        counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(\d+)", line)) for _, _, line in runs]
+        counts = [dict((k, int(v)) for k, v in re.findall(r"(\w+)=(-?\d+)", line)) for _, _, line in runs]
         turns = [int(t) for t, _, _ in runs]
         more = turns[2] - turns[1]
         per_turn = {c: (counts[2].get(c, 0) - 2 * counts[1].get(c, 0) + counts[0].get(c, 0)) / more for c in COUNTERS + IPIS}
