@@ -360,7 +360,7 @@ class Figures(VerbTest):
         program = f"""import sys, types
 sys.path[:0] = {[self.path("ci/bench"), self.path("ci/lib")]!r}
 import figures
-figures.write([types.SimpleNamespace(name=n, title=t, machine=m, command="" if n == "l2-x" else "c") for n, (t, m) in {self.SCENARIOS!r}.items()],
+figures.write([types.SimpleNamespace(name=n, title=t, machine=m, remote=False, command="" if n == "l2-x" else "c") for n, (t, m) in {self.SCENARIOS!r}.items()],
               dict.fromkeys({measured!r}, dict.fromkeys(("base", "series"), {counts!r})))"""
         done = run([sys.executable, "-c", program], self.env)
         self.assertEqual(done.status, 0, done)
@@ -376,7 +376,7 @@ figures.write([types.SimpleNamespace(name=n, title=t, machine=m, command="" if n
 sys.path[:0] = {[self.path("ci/bench"), self.path("ci/lib")]!r}
 import figures
 f = lambda w, i: {{"flush_asid": 1, "flush_all": 0, "walks": w, "reloads": 2, "instructions": i}}
-figures.write([types.SimpleNamespace(name=n, title=t, machine="tcg", command="c") for n, t in {names!r}.items()], {{n: {{"base": f(25, 1000), "series": f(0.5, 880)}} for n in {list(names)!r}}})"""
+figures.write([types.SimpleNamespace(name=n, title=t, machine="tcg", remote=False, command="c") for n, t in {names!r}.items()], {{n: {{"base": f(25, 1000), "series": f(0.5, 880)}} for n in {list(names)!r}}})"""
         write(self.path("docs/cover-letters/two.txt"), "KVM: Part two\n")
         done = run([sys.executable, "-c", program], self.env)
         self.assertEqual(done.status, 0, done)
