@@ -26,10 +26,10 @@ class Mutants(VerbTest):
         self.assert_refuses(self.verb("mutants"), "mutants", "ci/mutants/idle.patch", 'MUTANT("idle")')
 
     def test_only_the_cases_that_have_to_fail(self):
-        tests = mutants.Tests(["svm_tlb_flush_tes[t]@1", "svm_nested_asid_schemes_test?nested_tlb_max_age=3600000?-T?never_flushes@1"])
+        tests = mutants.Tests(["svm_tlb_flush_tes[t]@1", "svm_nested_asid_schemes_test?nested_tlb_max_age=3600000?-T?never_flushes*@1"])
         tests.cases = ("init", "xen")
         rows = [r for _, r in mutants.rows("idle", tests, 2)]
-        self.assertEqual([r.partition(" -- ")[2] for r in rows], ["-t init -t xen", "-T never_flushes -t init -t xen"] * 2)
+        self.assertEqual([r.partition(" -- ")[2] for r in rows], ["-t init -t xen", "-T never_flushes -v npt -t init -t xen"] * 2)
         self.assertTrue(all("kvm.mutant=idle seed:" in r for r in rows))
 
     def test_every_mutant_that_names_cases_has_them_in_its_rows(self):
