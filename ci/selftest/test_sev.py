@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of what ci/tests/sev.py compares."""
+import os
+import subprocess
+
 import sev
 from world import VerbTest, run
 
@@ -35,3 +38,27 @@ class Sev(VerbTest):
     def test_a_case_that_does_not_exist(self):
         done = run([self.path("ci/tests/sev.py"), "base", "series", self.path("build/results/sev"), "nosuch"], {**self.env, "KVM_TLB_VERB": "test"})
         self.assert_refuses(done, "test", "there is no case nosuch", "smoke")
+
+    def leaks(self, *memory, fails=0):
+        """Return what LEAKS prints if free and per-CPU memory are these after each run, and the run with the number fails fails."""
+        work = self.path("build/leaks")
+        os.makedirs(work, exist_ok=True)
+        shell = sev.LEAKS.replace("sleep 3", ":").replace("/proc/sys/vm/drop_caches", "/dev/null").replace("/proc/meminfo", f"{work}/meminfo.$i")
+        for i, (free, percpu) in enumerate(memory, 1):
+            with open(f"{work}/meminfo.{i}", "w", encoding="utf-8") as f:
+                f.write(f"MemTotal: 900000 kB\nMemFree: {free} kB\nMemAvailable: 900000 kB\nPercpu: {percpu} kB\n")
+        stub = f"svm_tlb_perf_test() {{ [ $i != {fails} ]; }}\n"
+        return subprocess.run(["sh", "-c", stub + shell], check=True, capture_output=True, text=True).stdout.strip()
+
+    def test_memory_that_comes_and_goes(self):
+        self.assertEqual(self.leaks((70000, 800), (69000, 800), (69700, 804), (69600, 800)), "leaks: 300 0")
+
+    def test_a_page_of_each_vm_leaks(self):
+        self.assertRegex(self.leaks((70000, 800), (68000, 800), (66000, 800), (64000, 800)), "^rig: 4000 KB of free memory are gone")
+
+    def test_a_word_of_each_vm_on_each_pcpu_leaks(self):
+        self.assertRegex(self.leaks((70000, 800), (70000, 804), (70000, 808), (70000, 812)), "^rig: 0 KB .* 12 KB are per-CPU")
+
+    def test_vms_that_fail_are_no_leak(self):
+        for i in range(1, 5):
+            self.assertEqual(self.leaks(*[(70000, 800)] * 4, fails=i), "rig: svm_tlb_perf_test failed")
