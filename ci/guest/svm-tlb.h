@@ -2,7 +2,7 @@
 /*
  * The counters of L0's TLB model.  The MSRs are those of ci/qemu's "Model the TLB that SVM guests see": the first one reads as the number of
  * counters that follow it, in the order of SVM_TLB_COUNTERS.  ci/bochs/model has the same MSRs on the machine with VMX, with VM entries,
- * INVVPIDs and INVEPTs in place of VMRUNs, flushes of one ASID and flushes of all ASIDs.
+ * INVVPIDs, INVEPTs and VMCSs of two processors in place of VMRUNs, flushes of one ASID and of all ASIDs, and stale rights.
  */
 #include <fcntl.h>
 #include <stdint.h>
