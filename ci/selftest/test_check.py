@@ -48,6 +48,14 @@ class Check(VerbTest):
         self.assertEqual(done.status, 1, done)
         self.assertIn("part two has no cover letter: write docs/cover-letters/two.txt", done.out)
 
+    def test_cover_letter_that_nobody_reads(self):
+        letter = self.path("docs/cover-letters/two.txt")
+        text = read(letter)
+        for more, words in (("x" * 75 + "\n" + "y " * 38 + "\n", r"two.txt:\d+: more than 75 columns"), ("line\n" * 300, "two.txt: more than 300 lines")):
+            write(letter, text + more)
+            done = self.verb("check", "--quick")
+            self.assertEqual((done.status, len(re.findall(words, done.out))), (1, 1), done)
+
     def builds(self, part="exit 0", *options):
         """Run scripts/check with builds that do nothing, and with this script in place of ci/checks/part."""
         self.set_hazards()
