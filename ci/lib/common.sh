@@ -42,13 +42,19 @@ usage() {
 	sed -n '3,/^[^#]/{s/^# \{0,1\}//p}' "$1"
 }
 
+# help_if_asked FILE ARGUMENT...: an option in any place, but not after --.
 help_if_asked() {
-	case ${2-} in
-	-h | --help)
-		usage "$1"
-		exit 0
-		;;
-	esac
+	local file=$1 a
+	shift
+	for a in "$@"; do
+		case $a in
+		--) return 0 ;;
+		-h | --help)
+			usage "$file"
+			exit 0
+			;;
+		esac
+	done
 }
 
 # Only one run writes in a clone at a time.  A second run prints a note and waits; commands that a command calls share its lock.
@@ -69,7 +75,7 @@ step() {
 	"$PYTHON" "$TOP/ci/lib/step.py" ${VERBOSE:+-v} "$BUILD/log" "$@"
 }
 
-# need_foreign: make what boots the L1s that are not of this project, if it is missing; ci/build/foreign prints where it is.
+# need_foreign: make what boots the L1s that are not of this project, if it is missing; ci/build/foreign --partial prints where it is.
 need_foreign() {
 	local why
 	"$TOP/ci/build/foreign" >/dev/null 2>&1 || step "other hypervisors" "$TOP/ci/build/foreign" --build || {

@@ -46,9 +46,9 @@ class Arguments(VerbTest):
         self.assertEqual(sorted(self.BAD), VERBS)
 
     def help_of(self, verb):
-        for option in ("--help", "-h"):
+        for options in (["--help"], ["-h"], ["something", "--help"]):
             with self.unchanged():
-                done = self.verb(verb, option)
+                done = self.verb(verb, *options)
             self.assertEqual((done.status, done.err), (0, ""))
             lines = done.out.splitlines()
             self.assertRegex(lines[0], rf"^scripts/{verb}\b")

@@ -6,12 +6,14 @@ import io
 import os
 import re
 import subprocess
+import sys
 import tempfile
 import threading
 import unittest
 from unittest import mock
 
 import foreign
+import stress
 import tap
 from world import VerbTest, World, digest, read, run, write
 
@@ -67,6 +69,30 @@ class ForeignPackages(VerbTest):
         self.assertEqual(done.status, 1, done)
         self.assertEqual(done.err.splitlines(), [l for l in done.err.splitlines() if l.startswith("foreign: ") and "other-hypervisors.log" in l])
         self.assertEqual(os.listdir(self.path("build/foreign")), [], "half of a directory is left")
+
+    def test_one_of_two_packages_is_gone(self):
+        tree = os.path.join(self.dir, "tree")
+        write(os.path.join(tree, "boot/vmlinuz-6.1"), "a kernel")
+        write(os.path.join(tree, "DEBIAN/control"), "Package: one\nVersion: 1.0\nArchitecture: all\nMaintainer: nobody\nDescription: a kernel\n")
+        package = os.path.join(self.dir, "one.deb")
+        subprocess.run(["dpkg-deb", "-b", tree, package], check=True, stdout=subprocess.DEVNULL)
+        with open(package, "rb") as f:
+            data = f.read()
+        cache = self.archive(data, data)
+        write(os.path.join(cache, "tools/usr/share/qemu/multiboot_dma.bin"), "a ROM")
+        pin = read(self.path("ci/inputs/foreign/one"))
+        os.rename(self.path("ci/inputs/foreign/one"), self.path("ci/inputs/foreign/linux-6.1"))
+        write(self.path("ci/inputs/foreign/linux-6.12"), pin.replace("one_1.0", "two_1.0").replace("sha256=", "sha256=0")[:-2] + "\n")
+        write(self.path("ci/inputs/foreign/trixie-libc6"), read(self.path("ci/inputs/foreign/linux-6.12")))
+        done = run([self.path("ci/build/foreign"), "--build"], self.env)
+        self.assertEqual(done.status, 0, done)
+        made = done.out.splitlines()[-1]
+        self.assertTrue(made.endswith(".partial"), made)
+        self.assertEqual(run([self.path("ci/build/foreign"), "--partial"], self.env).out, made + "\n")
+        self.assertEqual(read(os.path.join(made, "kvm-6.1/vmlinuz")), "a kernel")
+        self.assertEqual(read(os.path.join(made, "missing")), "xen-4.17: lib* xen-*\nxen-4.20: trixie-libc6\nkvm-6.12: linux-6.12\n")
+        # The next run tries again.
+        self.assertEqual(run([self.path("ci/build/foreign")], self.env).status, 1)
 
     def test_pins(self):
         for name in os.listdir(self.path("ci/inputs/foreign")):
@@ -224,6 +250,30 @@ class ForeignVerdicts(unittest.TestCase):
         self.assertIn(f"FAIL: {names[2]}: L1 or an L2 died: g1 KVM: entry failed", printed)
         self.assertEqual(re.findall("(?m)^(?:not )?ok .*", ktap), [f"{word} {i} {name}" for i, (word, name) in
                                                                 enumerate(zip(("not ok", "not ok", "not ok", "ok"), names), 1)])
+
+    def test_packages_that_are_gone(self):
+        made = os.path.join(self.out, "made")
+        case = foreign.cases()[0]
+        write(os.path.join(made, "missing"), f"another: one\n{case.l1}: linux-6.0 trixie-zlib1g\n")
+        m = foreign.Machine(case, {"base": "", "series": ""}, made, 10, "", self.out, threading.Semaphore(1), kept=self.out)
+        with mock.patch.object(foreign, "Guest", mock.Mock(side_effect=AssertionError)), contextlib.redirect_stdout(io.StringIO()) as printed:
+            m.run()
+            self.assertEqual(foreign.report([m], os.path.join(self.out, "foreign.ktap")), 1)
+        self.assertIn(f"FAIL: {m.label}: there is no {case.l1}: no mirror has linux-6.0 trixie-zlib1g (ci/inputs/foreign): see build/log/", printed.getvalue())
+
+    def test_stress_without_the_distribution(self):
+        """The L1s with the rig's own kernel run, and what is missing counts as a failure."""
+        write(os.path.join(self.out, "missing"), f"{stress.FOREIGN}: linux-6.0\n")
+        write(os.path.join(self.out, "root.img"), "")
+        made = []
+        fake = lambda *args: made.append(args) or mock.Mock(bad=[], error="", label=f"stress, {args[1]}", counters={}, progress=lambda: "done")
+        with mock.patch.object(stress, "Machine", fake), mock.patch.object(stress.machine, "run_all"), mock.patch.object(stress, "say_where"), \
+                mock.patch.object(sys, "argv", ["stress.py", "--out", self.out, "--foreign", self.out, self.out, "9"]), \
+                contextlib.redirect_stdout(io.StringIO()) as printed:
+            self.assertEqual(stress.main(), 1)
+        self.assertEqual([args[-1] for args in made], [None, None])
+        self.assertIn(f"FAIL: stress, {stress.FOREIGN} as L1: there is no {stress.FOREIGN}: no mirror has linux-6.0", printed.getvalue())
+        self.assertEqual(tap.count(read(os.path.join(self.out, "stress.ktap")).splitlines()), [2, 1, 0])
 
     def test_kept(self):
         """A case that passed is not run again, unless the rounds are others; a case that fails is forgotten."""

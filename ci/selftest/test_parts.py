@@ -47,6 +47,11 @@ class Test(VerbTest):
         self.assertIn("\ngot (--all)\n", self.parts("--all", ci_tests_foreign=got).out)
         self.assertIn("\ngot ()\n", self.parts("foreign", ci_tests_foreign=got).out)
 
+    def test_all_has_an_hour_of_stress(self):
+        got = 'echo "got (${KVM_TLB_STRESS-})"\n'
+        self.assertIn("\ngot (3600)\n", self.parts("--all", ci_tests_stress=got).out)
+        self.assertIn("\ngot ()\n", self.parts("stress", ci_tests_stress=got).out)
+
     def test_some_parts_in_their_order(self):
         done = self.parts("check", "kunit")
         self.assert_ok(done)

@@ -144,6 +144,7 @@ class Machine(machine.Machine):
 
     def __init__(self, case, images, foreign, rounds, qemu, out, slots, finished=None, kept=None):
         super().__init__(label(case), slots)
+        self.missing = stress.missing(foreign).get(case.l1)
         self.finished, self.when = finished, None
         self.kept = kept and os.path.join(kept, self.label.replace(" ", ",") + ".json")
         self.case, self.image, self.foreign, self.rounds, self.qemu = case, images[case.kernel], foreign, rounds, qemu
@@ -154,7 +155,9 @@ class Machine(machine.Machine):
         self.counts, self.counters, self.took, self.end, self.panic, self.late = {}, {}, 0, 0, None, None
 
     def run(self):
-        if not self.when:
+        if self.missing:
+            self.bad.append(self.missing)
+        elif not self.when:
             # What was kept is no longer true if the case fails now.
             if self.kept and os.path.exists(self.kept):
                 os.remove(self.kept)
@@ -391,11 +394,12 @@ def main():
         if not os.path.exists(os.path.join(path, "root.img")):
             die(f"{path} is not an image: run ci/build/image series rig, which prints the path of one")
     for name in COMMANDS:
-        if not os.path.exists(os.path.join(args.foreign, name, "initrd")):
+        if name not in stress.missing(args.foreign) and not os.path.exists(os.path.join(args.foreign, name, "initrd")):
             die(f"{args.foreign} has no {name}: run ci/build/foreign, which prints the path of what has it")
     for p in args.patterns:
         if not any(fnmatch.fnmatchcase(label(c), p) for c in cases(args.short)):
-            die(f"no case matches {p}: choose from what --list prints")
+            die(f"no case matches {p}: a case is '{', '.join(COMMANDS)}', with asids=8, 16 or 64, flushbyasid=off, npt=0, cpus=2, and base or series, "
+                f"as in '{label(cases()[0])}'; try '*'")
     chosen = [c for c in cases(args.short) if not args.patterns or any(fnmatch.fnmatchcase(label(c), p) for p in args.patterns)]
     out = os.path.join(args.out, "foreign")
     os.makedirs(out, exist_ok=True)
