@@ -14,7 +14,7 @@ STYLE = """body { font: 15px/1.5 sans-serif; max-width: 60em; margin: 2em auto; 
 table { border-collapse: collapse } td, th { padding: .2em 1em .2em 0; text-align: left; border-bottom: 1px solid #ddd }
 td.n { text-align: right } .bad { color: #b00 } .good { color: #070 } pre { background: #f6f6f6; padding: .5em; overflow: auto }"""
 NAMES = ("passed", "failed", "skipped")
-OTHERS = {"bench.html": "costs of a turn, as curves and a table", "run/selftests.tsv": "table of the selftests", "test.ktap": "all results as KTAP",
+OTHERS = {"bench.html": "costs of a turn, as curves and a table", "foreign.tsv": "what other hypervisors as L1 cost", "run/selftests.tsv": "table of the selftests", "test.ktap": "all results as KTAP",
           "junit.xml": "all results as JUnit"}
 
 
