@@ -241,6 +241,8 @@ class ForeignVerdicts(unittest.TestCase):
     def test_panic_and_hang_and_the_rest(self):
         panic = "(XEN) Panic on CPU 0:\n(XEN) FATAL TRAP\n"
         names = [foreign.label(c) for c in foreign.cases()]
+        # The fake clock goes on by a minute a second.
+        self.enterContext(mock.patch.object(foreign, "BOOT", 120))
         failed, printed, ktap = self.cases((panic, None, self.COUNTED, True), ("g1 begun: 1\n", None, self.COUNTED, True),
                                            ("g1 KVM: entry failed, hardware error 0xffffffff\n", None, self.COUNTED, True), (self.GOOD, 0, self.COUNTED, False))
         self.assertEqual(failed, 3)
