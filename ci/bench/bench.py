@@ -219,8 +219,7 @@ def boot_l1(s):
         return below(2, name, s.l2 or "true", f"/tmp/{name}.console", 256, extra=extra)
 
     if s.l1:
-        # With KVM loaded, EFER.SVME is set, and L0 emulates INVLPGB.
-        return below(1, "l1", s.l1, "/dev/null", 512, cpus=L1_CPUS, modules="")
+        return below(1, "l1", s.l1, "/dev/null", 512, cpus=L1_CPUS)
     if not s.l2:
         inner = L2_BOOTS.format(l2("l2"))
     elif s.l2s == 2:
