@@ -63,6 +63,12 @@ class Test(VerbTest):
         done = self.parts("--all")
         self.assertEqual(re.findall(r"^== (\w+) \(", done.out, re.M), listed_parts)
 
+    def test_list_of_a_part(self):
+        self.assertIn("\nxen-4.20 asids=8 series\n", self.verb("test", "--list", "foreign").out)
+        done = self.verb("test", "--list", "sev")
+        self.assertEqual((done.status, done.out), (1, ""))
+        self.assertIn("--list takes no part but foreign", done.err)
+
     def test_a_failed_build_ends_it(self):
         done = self.parts(build="echo no compiler >&2; exit 1\n")
         self.assertEqual(done.status, 1)
