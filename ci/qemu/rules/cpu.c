@@ -60,6 +60,28 @@ void cpu_end_of_interrupt(void)
 	APIC_EOI = 0;
 }
 
+volatile u64 interrupts_taken;
+
+__attribute__((interrupt)) static void count(void *frame)
+{
+	(void)frame;
+	interrupts_taken++;
+	cpu_end_of_interrupt();
+}
+
+/* Count the interrupts of this vector that the processor takes, from 0. */
+void cpu_count_interrupts(u32 vector)
+{
+	cpu_enable_interrupt(vector, count);
+	interrupts_taken = 0;
+}
+
+/* Interrupts are off otherwise, so they are taken here. */
+void cpu_take_interrupts(void)
+{
+	asm volatile("sti; nop; nop; cli" : : : "memory");
+}
+
 /* Have HANDLER called for an exception of any processor; NULL: it is unexpected again. */
 void cpu_handle_exception(u32 vector, void *handler)
 {

@@ -41,20 +41,13 @@ static void ends_in_handler(struct vm *vm, guest_code *code, u64 vector)
 	       vm->vmcb->rax, vector);
 }
 
-static volatile u64 sent, taken;
+static volatile u64 sent;
 static volatile bool stop;
-
-__attribute__((interrupt)) static void take(void *frame)
-{
-	(void)frame;
-	taken++;
-	cpu_end_of_interrupt();
-}
 
 static void send(void)
 {
 	while (!stop) {
-		if (sent == taken) {
+		if (sent == interrupts_taken) {
 			interrupt_first_cpu();
 			sent++;
 		}
@@ -70,20 +63,20 @@ static void vmrun_keeps_interrupts(struct vm *vm)
 	vm->vmcb->int_vector = VECTOR;
 	vm->vmcb->intercept1 |= INTERCEPT_VINTR;
 	vm->rflags = RFLAGS_IF;
-	cpu_enable_interrupt(IPI_VECTOR, take);
-	sent = taken = 0;
+	cpu_count_interrupts(IPI_VECTOR);
+	sent = 0;
 	stop = false;
 	start_on_second_cpu(send);
-	while (taken < INTERRUPTS && tries < TRIES && !failed_so_far()) {
+	while (interrupts_taken < INTERRUPTS && tries < TRIES && !failed_so_far()) {
 		ends(vm, g_nop, 0, 0, EXIT_VINTR);
-		asm volatile("sti; nop; nop; cli" : : : "memory");
+		cpu_take_interrupts();
 		/* Those that are sent are taken here, unless the processor does not know that they are pending. */
-		tries = taken == last && sent > taken ? tries + 1 : 0;
-		last = taken;
+		tries = interrupts_taken == last && sent > last ? tries + 1 : 0;
+		last = interrupts_taken;
 	}
 	stop = true;
 	wait_for_second_cpu();
-	expect(tries < TRIES, "interrupt %ld was lost", taken + 1);
+	expect(tries < TRIES, "interrupt %ld was lost", interrupts_taken + 1);
 }
 
 /* mov $PATCHED, %eax; ret.  The first function has a page to itself, the second one shares it with the functions that follow. */

@@ -309,6 +309,9 @@ void wait_for_second_cpu(void);
 void interrupt_first_cpu(void);
 void cpu_enable_interrupt(u32 vector, void *handler);
 void cpu_end_of_interrupt(void);
+extern volatile u64 interrupts_taken;
+void cpu_count_interrupts(u32 vector);
+void cpu_take_interrupts(void);
 void cpu_handle_exception(u32 vector, void *handler);
 
 /* vm.c */
