@@ -2,7 +2,7 @@
 /* Many ASIDs, several processors, a machine that was reset. */
 #include "rules.h"
 
-#define TRIES		1000
+#define TRIES		200
 
 static u32 asids(void)
 {
@@ -186,10 +186,17 @@ static void clean_per_processor(struct vm *vm)
 	expect(v == 0x7000, "CR2, marked dirty: %lx", v);
 }
 
-/* Spin for more than 10 ms: the TSC counts nanoseconds, or, without icount, ticks of the host. */
-static void wait_for_oracle(void)
+/*
+ * The oracle's limits are 10 ms and 1 s.  The TSC counts nanoseconds with icount, and otherwise
+ * ticks of the host, whose rate is taken to be between 0.5 and 10 GHz.
+ */
+#define LESS_THAN_10_MS	5000000
+#define MORE_THAN_10_MS	100000000
+#define LESS_THAN_1_S	500000000
+
+static void wait_for_10_ms(void)
 {
-	u64 end = rdtsc() + 100000000;
+	u64 end = rdtsc() + MORE_THAN_10_MS;
 
 	while (rdtsc() < end)
 		;
@@ -199,16 +206,23 @@ static void wait_for_oracle(void)
  * With several processors, a hypervisor may enter a guest between the change of a table and the
  * interrupt that requests the flush.  It may also be on its way into the guest when the interrupt
  * arrives, which is then taken after an immediate #VMEXIT.  So an old translation is not stale before
- * this processor has taken the interrupt.
+ * this processor has taken the interrupt, or for a second.
  */
 static void oracle_window(struct vm *vm)
 {
-	u64 audit, window;
+	u64 audit, window, begin;
 
 	cpu_count_interrupts(IPI_VECTOR);
+	/* The second processor must run already, because starting it takes time. */
+	on_second_cpu(interrupt_first_cpu);
+	cpu_take_interrupts();
+	cpu_count_interrupts(IPI_VECTOR);
+	/* What other tests left could be reported at any time. */
+	flush(vm, FLUSH_ALL);
 	stale(vm, 0);
 	audit = counter(C_AUDIT);
 	window = counter(C_WINDOW);
+	begin = rdtsc();
 	flush(vm, KEEP);
 	flush(vm, KEEP);
 	expect(counter(C_AUDIT) == audit, "audit grew by %ld before the interrupt",
@@ -216,8 +230,10 @@ static void oracle_window(struct vm *vm)
 	expect(counter(C_WINDOW) > window, "window did not grow");
 	window = counter(C_WINDOW);
 	on_second_cpu(interrupt_first_cpu);
-	wait_for_oracle();
+	wait_for_10_ms();
 	flush(vm, KEEP);
+	if (rdtsc() - begin > LESS_THAN_1_S)
+		return skip("the host is too busy");
 	expect(!interrupts_taken, "the interrupt is not pending");
 	expect(counter(C_AUDIT) == audit, "audit grew by %ld while the interrupt was pending",
 	       counter(C_AUDIT) - audit);
@@ -239,7 +255,7 @@ static void oracle_window(struct vm *vm)
 	flush(vm, KEEP);
 	on_second_cpu(interrupt_first_cpu);
 	cpu_take_interrupts();
-	wait_for_oracle();
+	wait_for_10_ms();
 	flush_guest(vm);
 	gone(vm, 1, "flush");
 	expect(counter(C_AUDIT) == audit, "audit grew by %ld, flushed in time",
@@ -256,7 +272,7 @@ static void oracle_other_interrupt(struct vm *vm)
 	on_second_cpu(interrupt_first_cpu);
 	do {
 		cpu_take_interrupts();
-		flush_guest(vm);
+		flush(vm, FLUSH_ALL);
 		stale(vm, 0);
 		audit = counter(C_AUDIT);
 		begin = rdtsc();
@@ -266,10 +282,13 @@ static void oracle_other_interrupt(struct vm *vm)
 		flush(vm, KEEP);
 		took = rdtsc() - begin;
 		/* A host that is busy with other things may take longer. */
-	} while (took > 5000000 && ++tries < TRIES);
-	expect(tries < TRIES, "it always took long, %ld at last", took);
-	expect(counter(C_AUDIT) == audit, "audit grew by %ld at once", counter(C_AUDIT) - audit);
-	wait_for_oracle();
+	} while (took > LESS_THAN_10_MS && ++tries < TRIES);
+	if (tries < TRIES)
+		expect(counter(C_AUDIT) == audit, "audit grew by %ld at once",
+		       counter(C_AUDIT) - audit);
+	else
+		skip("the host is too busy to see what happens within 10 ms");
+	wait_for_10_ms();
 	flush(vm, KEEP);
 	expect(counter(C_AUDIT) > audit, "audit did not grow after 10 ms");
 	flush_guest(vm);
