@@ -205,8 +205,8 @@ static void wait_for_10_ms(void)
 /*
  * With several processors, a hypervisor may enter a guest between the change of a table and the
  * interrupt that requests the flush.  It may also be on its way into the guest when the interrupt
- * arrives, which is then taken after an immediate #VMEXIT.  So an old translation is not stale before
- * this processor has taken the interrupt, or for a second.
+ * arrives, and takes it after an immediate #VMEXIT.  So for a second, an old translation is not
+ * stale before this processor has taken the interrupt.
  */
 static void oracle_window(struct vm *vm)
 {
