@@ -349,6 +349,62 @@ Analysis: none
         self.assert_refuses(self.fixes(), "fixes", self.PAGE, "git checkout", status=1)
 
 
+class Posting(VerbTest):
+    """ci/checks/posting.py must report each patch of part fixes that docs/posting.md does not describe as it is."""
+    PAGE = "docs/posting.md"
+    TEXT = """# Posting
+
+### 1. KVM: First thing
+- Since: 0123456789ab.
+
+### 2. KVM: Second thing
+- Since: 0123456789ab, and 123456789abc.
+
+## Hashes
+
+| hash | verified |
+| --- | --- |
+| 0123456789ab (1, 2), 123456789abc (2) | yes |
+"""
+
+    def setUp(self):
+        super().setUp()
+        write(self.path("series"), "# part fixes\npatches/1.patch\npatches/2.patch\nselftests/1.patch\n# part two\npatches/3.patch\n")
+        write(self.path("patches/1.patch"), 'Subject: [PATCH] KVM: First\n thing\n\nFixes: 0123456789ab ("KVM: Break")\n---\n')
+        write(self.path("patches/2.patch"), 'Subject: [PATCH] KVM: Second thing\n\nFixes: 0123456789ab ("KVM: Break")\nFixes: 123456789abc ("KVM: Err")\n---\n')
+        write(self.path(self.PAGE), self.TEXT)
+
+    def posting(self):
+        with self.unchanged():
+            return run([sys.executable, self.path("ci/checks/posting.py")], self.env)
+
+    def edited(self, old, new, *fragments):
+        self.assertIn(old, self.TEXT)
+        write(self.path(self.PAGE), self.TEXT.replace(old, new, 1))
+        self.assert_refuses(self.posting(), "posting", *fragments, status=1)
+
+    def test_good_page(self):
+        self.assert_ok(self.posting(), "2 patches")
+
+    def test_of_the_project(self):
+        self.assert_ok(run([sys.executable, os.path.join(TOP, "ci/checks/posting.py")], self.env))
+
+    def test_sections(self):
+        self.edited("### 2. KVM: Second thing", "### 2. KVM: Another thing", '"### 2. KVM: Second thing"', "patches/2.patch")
+        self.edited("### 2. KVM: Second thing\n", "", '"### 2. KVM: Second thing"')
+        self.edited("## Hashes", "### 3. KVM: Third thing\n\n## Hashes", "no patch 3", "3. KVM: Third thing")
+
+    def test_hashes(self):
+        self.edited(", and 123456789abc", "", "section 2 does not name 123456789abc", "patches/2.patch")
+        self.edited(", 123456789abc (2)", "", '"123456789abc (2)"')
+        self.edited("(1, 2)", "(1)", '"0123456789ab (2)"')
+        self.edited("(1, 2)", "(12, 2)", '"0123456789ab (1)"')
+
+    def test_no_page(self):
+        os.remove(self.path(self.PAGE))
+        self.assert_refuses(self.posting(), "posting", self.PAGE, "git checkout", status=1)
+
+
 class Figures(VerbTest):
     """The tables in cover letters."""
 
