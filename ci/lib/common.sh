@@ -75,6 +75,14 @@ step() {
 	"$PYTHON" "$TOP/ci/lib/step.py" ${VERBOSE:+-v} "$BUILD/log" "$@"
 }
 
+# show CMD...: print what CMD prints when it has ended.  If the reader is gone (scripts/run --list | head), that ends this script, silently.
+show() {
+	local out status=0
+	out=$("$@") || status=$?
+	[ -z "$out" ] || printf '%s\n' "$out"
+	return $status
+}
+
 # need_foreign: make what boots the L1s that are not of this project, if it is missing; ci/build/foreign --partial prints where it is.
 need_foreign() {
 	local why

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import time
 
 from world import VERBS, VerbTest, World, digest, finish, read, run, started, state, write
@@ -44,6 +45,17 @@ class Arguments(VerbTest):
 
     def test_every_verb_is_here(self):
         self.assertEqual(sorted(self.BAD), VERBS)
+
+    def test_a_reader_that_is_gone(self):
+        write(self.path("a.ktap"), "KTAP version 1\n1..1\nok 1 a\n")
+        for verb, *args in (["run", "--list"], ["test", "--list"], ["test", "--list", "foreign"], ["compare", self.path("a.ktap"), self.path("a.ktap")]):
+            reader, writer = os.pipe()
+            os.close(reader)
+            with self.subTest(verb=verb, args=args), os.fdopen(writer, "wb") as pipe:
+                done = subprocess.run([self.path("scripts/" + verb), *args], env=self.env, stdout=pipe, stderr=subprocess.PIPE)
+                # The script itself, or a command that it ends with.
+                self.assertIn(done.returncode, (-signal.SIGPIPE, 128 + signal.SIGPIPE))
+                self.assertEqual(done.stderr, b"")
 
     def help_of(self, verb):
         for options in (["--help"], ["-h"], ["something", "--help"]):
