@@ -5,9 +5,8 @@ import os
 import re
 import sys
 
+import tap
 from guest import die
-
-LINE = re.compile(r"(ok|not ok) \d+ (.*?)(?: # (SKIP)?(.*))?$")
 
 
 def read(path):
@@ -21,9 +20,9 @@ def read(path):
     if not lines or lines[0] != "KTAP version 1":
         die(f"{path} is not a KTAP file: name files that ./run of scripts/bundle wrote")
     for line in lines[1:]:
-        m = LINE.match(line)
-        if m:
-            got[m[2]] = ("FAIL" if m[1] != "ok" else "skip" if m[3] else "pass", (m[4] or "").strip())
+        r = tap.result(line)
+        if r:
+            got[r[2]] = ("FAIL" if r[1] == "fail" else r[1], r[3] or "")
         elif re.match("# (kernel|cpu|bundle): ", line):
             about.append(line[2:])
     plan = next((int(l[3:]) for l in lines if re.fullmatch(r"1\.\.\d+", l)), 0)

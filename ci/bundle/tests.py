@@ -7,19 +7,19 @@ A line has a program, seconds, parameters of kvm_amd (separated by commas, or -)
 import os
 import sys
 
-import matrix
+import rows
 from guest import TOP
 
 
 def why_not(test):
     if "kvm." in test.params:
         return "changes parameters of kvm, which other guests share"
-    return matrix.needs_model(test)
+    return rows.needs_model(test)
 
 
 def main():
     print("# program seconds parameters-of-kvm_amd arguments")
-    for t in matrix.read_list(os.path.join(TOP, "ci/tests/selftests.list")):
+    for t in rows.read_list(os.path.join(TOP, "ci/tests/selftests.list")):
         program, _, arguments = t.command.partition(" ")
         if program == "env":
             # Drop the seed: a line of the list has no place for it.

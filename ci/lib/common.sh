@@ -78,6 +78,7 @@ step() {
 # show CMD...: print what CMD prints when it has ended.  If the reader is gone (scripts/run --list | head), that ends this script, silently.
 show() {
 	local out status=0
+	need_python
 	out=$("$@") || status=$?
 	[ -z "$out" ] || printf '%s\n' "$out"
 	return $status
@@ -92,6 +93,17 @@ need_foreign() {
 	}
 }
 
+# jobs: print how many compilers to run at a time.
+jobs() {
+	"$PYTHON" -B "$TOP/ci/lib/machine.py"
+}
+
+# need_python: for what runs before scripts/setup, or without it.
+need_python() {
+	[ -x "$PYTHON" ] || die "there is no $PYTHON: run scripts/setup, or install python3"
+	"$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || die "$PYTHON is older than Python 3.11: use Debian 12"
+}
+
 # need_disk DIR: check for 8 GB of free space, the most that a first run needs.
 need_disk() {
 	local kb
@@ -104,6 +116,7 @@ need_disk() {
 # check_kvm MODEL: die if --machine kvm cannot work on this machine, or together with the value of --model.
 check_kvm() {
 	case $1 in '' | off) ;; *) die "--machine kvm has no TLB model: leave out --model $1, or leave out --machine kvm" ;; esac
+	need_python
 	"$PYTHON" -B -c 'import guest; guest.host_kvm()'
 }
 

@@ -11,7 +11,7 @@ kmake() {
 	local changed='$(filter $(patsubst $(srctree)/%,%,$<),$(KVM_CHANGED))'
 	shift
 	# shellcheck disable=SC2016 # for make
-	KVM_CHANGED=${KVM_CHANGED-} make -C "$src" O="$obj" -j"$(nproc)" W=1 CC="ccache gcc" HOSTCC="ccache gcc" PYTHON3="$PYTHON" \
+	KVM_CHANGED=${KVM_CHANGED-} make -C "$src" O="$obj" -j"$(jobs)" W=1 CC="ccache gcc" HOSTCC="ccache gcc" PYTHON3="$PYTHON" \
 		"cmd_checkdoc=\$(if $changed,"'PYTHONDONTWRITEBYTECODE=1 $(PYTHON3) $(KERNELDOC) -none $<)' \
 		"cmd_checksrc=\$(if $changed,"'$(CHECK) $(CHECKFLAGS) $(c_flags) $<)' \
 		KBUILD_BUILD_TIMESTAMP=@0 KBUILD_BUILD_USER=rig KBUILD_BUILD_HOST=rig KBUILD_BUILD_VERSION=1 LOCALVERSION= "$@"

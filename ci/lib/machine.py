@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Run several emulated machines at a time: how many the host can run, their threads, and progress messages."""
+"""Run several emulated machines at a time: how many the host can run, their threads, and progress messages.
+
+machine.py: print the number of processors that this process may use, for make -j.
+"""
 import os
 import signal
 import sys
@@ -30,15 +33,23 @@ def cgroups(root):
         path = os.path.dirname(path)
 
 
-def at_once(cpus=None, root=""):
-    """Return how many machines may run at a time: one per processor that this process may use, within the CPU and memory limits of its
-    cgroups and the available memory.  root: a directory with another /proc and /sys, for tests."""
+def processors(cpus=None, root=""):
+    """Return the number of processors that this process may use, within the limits of its cgroups; it may be a fraction.  root: a directory
+    with another /proc and /sys, for tests."""
     cpus = float(cpus or len(os.sched_getaffinity(0)))
-    memory = next((int(l.split()[1]) / 1024 for l in read(root + "/proc/meminfo").splitlines() if l.startswith("MemAvailable:")), None)
     for directory in cgroups(root):
         quota, _, period = read(directory + "/cpu.max").partition(" ")
         if quota.isdigit():
             cpus = min(cpus, int(quota) / int(period))
+    return cpus
+
+
+def at_once(cpus=None, root=""):
+    """Return how many machines may run at a time: one per processor that this process may use, within the memory limits of its cgroups and
+    the available memory."""
+    cpus = processors(cpus, root)
+    memory = next((int(l.split()[1]) / 1024 for l in read(root + "/proc/meminfo").splitlines() if l.startswith("MemAvailable:")), None)
+    for directory in cgroups(root):
         limit, used = read(directory + "/memory.max").strip(), read(directory + "/memory.current").strip()
         if limit.isdigit() and used.isdigit() and memory is not None:
             memory = min(memory, (int(limit) - int(used)) / 2**20)
@@ -103,3 +114,7 @@ def run_all(machines, progress, interrupted, every=60):
         if time.monotonic() - told >= (5 if tty else every):
             told = time.monotonic()
             print(progress(), end="\r" if tty else "\n", flush=True)
+
+
+if __name__ == "__main__":
+    print(max(1, int(processors())))

@@ -17,6 +17,13 @@ NOISE = re.compile(r"\s*(pid=\d+ tid=\d+ .*|\d+\t0x.*|\?\? .*|.*addr2line.*|\(st
 ASSERT = "==== Test Assertion Failure ===="
 
 
+def result(line):
+    """Parse the result of a test, as TAP and KTAP have it.  Returns (indentation, outcome, name, text after # or None), or None; outcome is
+    pass, fail or skip."""
+    m = re.match(r"(\s*)(not )?ok \d+ (?:- )?(.*?)(?:\s*# ?(SKIP ?)?(.*))?$", line)
+    return m and (len(m[1]), "fail" if m[2] else "skip" if m[4] else "pass", m[3], m[5])
+
+
 def message(said):
     """Return the lines with the reason: the first failed assertion, of the guest or the program, or else the last lines."""
     first = next((i for i, l in enumerate(said) if ASSERT in l), None)
@@ -49,10 +56,10 @@ def failed_ktap(lines):
     """The same for KTAP with subtests, as KUnit writes it: the messages of a case are the comments before its result."""
     failed, said = [], []
     for line in lines:
-        m = re.match(r"(\s*)(not )?ok \d+ (?:- )?(\S+)", line)
-        if m and m[2] and m[1]:
-            failed.append((m[3], [re.sub(r"^# ?", "", l.strip()) for l in said]))
-        if m or re.match(r"\s*1\.\.\d", line):
+        got = result(line)
+        if got and got[0] and got[1] == "fail":
+            failed.append((got[2], [re.sub(r"^# ?", "", l.strip()) for l in said]))
+        if got or re.match(r"\s*1\.\.\d", line):
             said = []
         elif re.match(r"\s*#", line):
             said.append(line)
@@ -78,14 +85,14 @@ def write(path, results):
 
 def count(lines):
     """Return the numbers of passed, failed and skipped results, without those that have subtests."""
-    outcomes, deeper = [0, 0, 0], False
+    outcomes, deeper = {"pass": 0, "fail": 0, "skip": 0}, 0
     for line in lines:
-        m = re.match(r"(\s*)(not )?ok \d+ ", line)
-        if m and not (deeper and len(m[1]) < deeper):
-            outcomes[1 if m[2] else 2 if "# SKIP" in line else 0] += 1
-        if m:
-            deeper = len(m[1])
-    return outcomes
+        got = result(line)
+        if got and got[0] >= deeper:
+            outcomes[got[1]] += 1
+        if got:
+            deeper = got[0]
+    return list(outcomes.values())
 
 
 def join(out, parts):
@@ -96,7 +103,7 @@ def join(out, parts):
         if path and not bad:
             with open(path, encoding="utf-8", errors="replace") as f:
                 lines = f.read().splitlines()
-            bad = any(re.match(r"not ok ", l) for l in lines)
+            bad = any(result(l) and result(l)[:2] == (0, "fail") for l in lines)
             text += "".join(f"  {l}\n" for l in lines)
         text += f"{'not ' * bad}ok {n} {name}\n"
     with open(out, "w", encoding="utf-8") as f:

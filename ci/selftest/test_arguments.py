@@ -57,6 +57,19 @@ class Arguments(VerbTest):
                 self.assertIn(done.returncode, (-signal.SIGPIPE, 128 + signal.SIGPIPE))
                 self.assertEqual(done.stderr, b"")
 
+    def test_python(self):
+        common, kdir = self.path("ci/lib/common.sh"), self.kdir()
+        text = read(common)
+        write(self.path("python"), "#!/bin/sh\nexit 1\n")
+        os.chmod(self.path("python"), 0o755)
+        for python, fragment in (("/nonexistent/python", "there is no /nonexistent/python: run scripts/setup"), (self.path("python"), "older than Python 3.11")):
+            self.assertIn("PYTHON=/usr/bin/python3\n", text)
+            write(common, text.replace("PYTHON=/usr/bin/python3\n", f"PYTHON={python}\n"))
+            for verb, *args in (["apply", kdir], ["bench"], ["mutants"], ["profile", "pinned"], ["compare", "a", "b"], ["qemu", "--cpu", "on"],
+                                ["run", "--list"], ["run", "--machine", "kvm"], ["test", "--list", "foreign"], ["test", "verbs"]):
+                with self.subTest(verb=verb, python=python):
+                    self.assert_refuses(self.verb(verb, *args), verb, fragment)
+
     def help_of(self, verb):
         for options in (["--help"], ["-h"], ["something", "--help"]):
             with self.unchanged():
@@ -131,7 +144,13 @@ class Setup(VerbTest):
         # The base here is not a valid package, so setup fails after it has fetched QEMU, which this test checks.
         self.assertNotEqual(self.verb("setup").status, 0)
         version = re.search("(?m)^version=(.*)", read(self.path("ci/inputs/qemu")))[1]
-        self.assertEqual(read(os.path.join(cache, "qemu", version + ".tar.xz")), "a tarball")
+        tarball = os.path.join(cache, "qemu", version + ".tar.xz")
+        self.assertEqual(read(tarball), "a tarball")
+        # The next run uses it, and then it is not old any more.
+        os.utime(tarball, (time.time() - 15 * 86400,) * 2)
+        self.verb("setup")
+        self.assert_ok(self.verb("setup", "--prune"))
+        self.assertEqual(read(tarball), "a tarball")
 
     def test_another_file_than_is_pinned(self):
         for name in ("qemu", "bochs", "base"):
@@ -172,6 +191,8 @@ class Setup(VerbTest):
         with self.unchanged():
             done = self.verb("setup")
         self.assert_ok(done, "base: 7.9")
+        # Nor free disk space.
+        self.assert_ok(self.verb("setup", KVM_TLB_MIN_KB=str(1 << 50)))
 
     def test_other_systems(self):
         path = os.path.join(self.dir, "os-release")

@@ -9,7 +9,7 @@ from unittest import mock
 
 import bench
 import functions
-import matrix
+import rows
 import mutants
 import tap
 from world import VerbTest, read, run, write
@@ -28,13 +28,13 @@ class Mutants(VerbTest):
     def test_only_the_cases_that_have_to_fail(self):
         tests = mutants.Tests(["svm_tlb_flush_tes[t]@1", "svm_nested_asid_schemes_test?nested_tlb_max_age=3600000?-T?never_flushes*@1"])
         tests.cases = ("init", "xen")
-        rows = [r for _, r in mutants.rows("idle", tests, 2)]
+        rows = [r for _, r in mutants.rows_of("idle", tests, 2)]
         self.assertEqual([r.partition(" -- ")[2] for r in rows], ["-t init -t xen", "-T never_flushes -v npt -t init -t xen"] * 2)
         self.assertTrue(all("kvm.mutant=idle seed:" in r for r in rows))
 
     def test_every_mutant_that_names_cases_has_them_in_its_rows(self):
         for name, tests in mutants.mutants().items():
-            for _, row in mutants.rows(name, tests, 1):
+            for _, row in mutants.rows_of(name, tests, 1):
                 self.assertEqual(row.count(" -t ") >= len(tests.cases), True, row)
 
     def test_seeds(self):
@@ -60,7 +60,7 @@ class Mutants(VerbTest):
                 for path, level in [(args[args.index(o) + 1], l) for o, l in (("--list", "0"), ("--vmx", "VMX")) if o in args]:
                     lines = read(path).splitlines()
                     ran.extend(lines if level == "0" else [f"{level} {l}" for l in lines])
-                    for line, t in zip(lines, matrix.read_list(path)):
+                    for line, t in zip(lines, rows.read_list(path)):
                         end = next((o for part, o in outcomes.items() if part in line), ("pass", "", ""))
                         f.write("\t".join((t.name, level, end[0], "1.0", *end[1:])) + "\n")
         printed = io.StringIO()

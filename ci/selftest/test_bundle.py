@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Tests of the list and the runner of scripts/bundle, and of scripts/compare."""
 import os
+import re
+import shutil
 
-import matrix
+import rows
+from test_boot import WithImage
 from world import VerbTest, read, run, write
 
 RESULTS = """KTAP version 1
@@ -54,11 +57,11 @@ class Bundle(VerbTest):
             "skip a kvm.x=1: changes parameters of kvm, which other guests share", "skip c: these selftests do not include it"])
 
     def test_real_list_has_a_reason_for_each_row_that_is_left_out(self):
-        for t in matrix.read_list(self.path("ci/tests/selftests.list")):
+        for t in rows.read_list(self.path("ci/tests/selftests.list")):
             write(os.path.join(self.dir, "all", t.command.split()[-1 if "svm-tlb" not in t.command else 0].removeprefix("./")), "")
         done = run([self.path("ci/bundle/tests.py"), os.path.join(self.dir, "all")], self.env)
         self.assertEqual(done.status, 0, done)
-        self.assertEqual(len(done.out.splitlines()) - 1, len(matrix.read_list(self.path("ci/tests/selftests.list"))))
+        self.assertEqual(len(done.out.splitlines()) - 1, len(rows.read_list(self.path("ci/tests/selftests.list"))))
 
     def runner(self, *args, **env):
         return run([self.path("ci/bundle/run"), *args], {**self.env, **env})
@@ -71,3 +74,36 @@ class Bundle(VerbTest):
         if "svm" not in read("/proc/cpuinfo").split():
             self.assert_refuses(self.runner(), "run", "no SVM")
         self.assertEqual([f for f in os.listdir(self.path("ci/bundle")) if "results" in f or f.endswith(".new")], [])
+
+
+class BundleInL0(WithImage):
+    """The runner on a machine with SVM, which is L0 here."""
+
+    TESTS = {
+        "passes": "true",
+        "warns": "echo 'WARNING: of this test' >/dev/kmsg",
+        "after": "echo 'Warned, but not here' >/dev/kmsg",
+        # More lines than there are in the kernel log.
+        "fills": "i=0; while [ $i -lt 6000 ]; do echo 'a line without a meaning, of which there are very many, so that the log is full' >/dev/kmsg; i=$((i + 1)); done",
+        # The log drops at least one line for this one.
+        "late": "echo 'BUG: a line that is longer than those lines, so that the log does not have more lines than it had before this test' >/dev/kmsg",
+        "fails": "echo why; exit 3",
+        "skips": "echo 'skip: has no reason'; exit 4",
+    }
+
+    def test_kernel_log(self):
+        share = os.path.join(self.dir, "share")
+        for name, text in self.TESTS.items():
+            write(os.path.join(share, "selftests/x86", name), f"#!/bin/sh\n{text}\n")
+            os.chmod(os.path.join(share, "selftests/x86", name), 0o755)
+        write(os.path.join(share, "tests"), "".join(f"x86/{name} 60 -\n" for name in self.TESTS) + "skip other: needs another machine\n")
+        write(os.path.join(share, "version"), "none\n")
+        for path in ("ci/bundle/run", "ci/guest/splat"):
+            shutil.copy(self.path(path), share)
+        done = self.verb("boot", "--cpus", "1", "--share", share, "--", "sh", "-c", "cp -r /share /tmp/b; cd /tmp/b; ./run", timeout=180)
+        self.assertEqual(done.status, 1, done)
+        self.assertNotIn("not checked", done.out)
+        results = [(name.partition(" #")[0], "kernel log: " in name, outcome) for outcome, name in re.findall(r"(?m)^((?:not )?ok) \d+ (.*)$", done.out)]
+        self.assertEqual(results, [("passes", False, "ok"), ("warns", True, "not ok"), ("after", False, "ok"), ("fills", False, "ok"), ("late", True, "not ok"),
+                                   ("fails", False, "not ok"), ("skips", False, "ok"), ("other", False, "ok")], done.out)
+        self.assertRegex(done.out, "(?m)^# Totals: pass:3 fail:3 skip:2$")

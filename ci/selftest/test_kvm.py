@@ -5,7 +5,7 @@ import stat
 from unittest import mock
 
 import guest
-import matrix
+import rows
 import tap
 from world import VerbTest, read, run, write
 
@@ -138,7 +138,7 @@ class MachineKvm(VerbTest):
 
     def test_rows_on_intel(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60\nx86/a 0 2 60 npt=0\nx86/a 0 2 60 kvm.b=1\n")
-        self.assertEqual(matrix.of_kvm(matrix.read_list(self.path("ci/tests/selftests.list")), "kvm_intel"),
+        self.assertEqual(rows.of_kvm(rows.read_list(self.path("ci/tests/selftests.list")), "kvm_intel"),
                          {"a npt=0": "sets parameters of kvm_amd, and this machine has kvm_intel"})
 
     def test_a_tree_that_lacks_the_selftest(self):

@@ -33,6 +33,7 @@ class AtOnce(unittest.TestCase):
         self.write("sys/fs/cgroup/a/cpu.max", "250000 100000\n")
         self.write("sys/fs/cgroup/cpu.max", "400000 100000\n")
         self.assertEqual(machine.at_once(64, self.root), 2)
+        self.assertEqual(machine.processors(64, self.root), 2.5)
         self.write("sys/fs/cgroup/a/cpu.max", "50000 100000\n")
         self.assertEqual(machine.at_once(64, self.root), 1)
 

@@ -6,6 +6,8 @@ import os
 import threading
 
 import matrix
+import report
+import rows
 import tap
 from world import Done, VerbTest, read, run, write
 
@@ -35,32 +37,32 @@ class Matrix(VerbTest):
 
     def test_a_property_of_the_cpu_makes_another_machine(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60\nx86/a 0 2 60 npt=0 cpu:x-svm-asids=4 cpu:x=y -- -v\n")
-        plain, other = matrix.read_list(self.path("ci/tests/selftests.list"))
+        plain, other = rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertEqual((plain.hardware.cpu, plain.params, plain.name), ("", "-", "a"))
         self.assertEqual((other.hardware.cpu, other.params, other.command), (",x-svm-asids=4,x=y", "npt=0", "./x86/a -v"))
         self.assertEqual(other.name, "a npt=0 cpu:x-svm-asids=4 cpu:x=y -v")
 
     def test_pcpus_of_each_level(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 01 12/1 60\nx86/b 01 2 60\nx86/c 1 12/1 60\n")
-        self.assertEqual([t.pcpus for t in matrix.read_list(self.path("ci/tests/selftests.list"))],
+        self.assertEqual([t.pcpus for t in rows.read_list(self.path("ci/tests/selftests.list"))],
                          [{0: [1, 2], 1: [1]}, {0: [2], 1: [2]}, {1: [1]}])
 
     def test_rows_of_the_series_alone(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 only:series npt=0\nx86/b 0 2 60\n")
-        a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
+        a, b = rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertEqual((a.name, a.params, a.kernels, b.kernels), ("a npt=0", "npt=0", ("series",), ("base", "series")))
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 only:series\nx86/a 0 2 60\n")
         with self.assertRaises(SystemExit) as refused:
-            matrix.read_list(self.path("ci/tests/selftests.list"))
+            rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertIn("a is listed twice", str(refused.exception))
 
     def test_rows_of_the_mutants_kernel_alone(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 only:mutants few=1\nx86/a 0 2 60\n")
-        few, plain = matrix.read_list(self.path("ci/tests/selftests.list"))
+        few, plain = rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertEqual((few.name, few.params), ("a few=1", "few=1"))
-        self.assertEqual([matrix.runs_on(few, k) for k in ("base", "series", "tree")], [False] * 3)
-        self.assertEqual([matrix.runs_on(plain, k) for k in ("base", "series", "tree")], [True] * 3)
-        self.assertEqual(matrix.one_of_each([few], ["x86/a"], [], ["few"]), [])
+        self.assertEqual([rows.runs_on(few, k) for k in ("base", "series", "tree")], [False] * 3)
+        self.assertEqual([rows.runs_on(plain, k) for k in ("base", "series", "tree")], [True] * 3)
+        self.assertEqual(rows.one_of_each([few], ["x86/a"], [], ["few"]), [])
         self.assertNotIn("few", self.verb("run", "--list").out)
 
     def test_short_list(self):
@@ -68,10 +70,10 @@ class Matrix(VerbTest):
             "x86/old 01 12 60", "x86/old 0 2 60 npt=0", "x86/new 0 1 60 cpu:x-svm-asids=4", "x86/new 0 1 60 nosuch=1", "x86/new 0 2 60 npt=0", "x86/new 0 2 60 only:series npt=0 -- -v",
             "x86/new 1 1 60", "x86/asids 0 2 60 cpu:x-svm-asids=16", "x86/asids 0 2 60 cpu:x-svm-asids=4", "../bin/svm-tlb 0 2 60 -- asids 2 ./x86/new -m 2",
             "x86/other 0 2 60", "x86/late 0 2 60 only:series", "x86/late 0 2 60 only:series npt=0")))
-        tests = matrix.read_list(self.path("ci/tests/selftests.list"))
+        tests = rows.read_list(self.path("ci/tests/selftests.list"))
 
         def names(*args):
-            return [t.name for t in matrix.one_of_each(tests, *args)]
+            return [t.name for t in rows.one_of_each(tests, *args)]
         self.assertEqual(names(["x86/new"], ["x86/old"], ["npt"]), ["old", "new npt=0", "svm-tlb asids 2 ./x86/new -m 2"])
         self.assertEqual(names(["x86/old"], [], ["npt"]), ["old", "old npt=0"])
         self.assertEqual(names(["x86/asids", "x86/nowhere"], [], []), ["asids cpu:x-svm-asids=16"])
@@ -96,13 +98,13 @@ class Matrix(VerbTest):
         directory = self.tree("x86/a", "x86/mine")
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60\nx86/a 0 2 60 npt=0\nx86/a 0 2 60 avic=1\nx86/b 0 2 60 only:series\n"
               "x86/a 0 2 60 only:series kvm.b=1\n")
-        tests = matrix.read_list(self.path("ci/tests/selftests.list"))
-        missing = matrix.of_tree(tests, directory, ["x86/mine", "x86/other", "a"])
+        tests = rows.read_list(self.path("ci/tests/selftests.list"))
+        missing = rows.of_tree(tests, directory, ["x86/mine", "x86/other", "a"])
         self.assertEqual(missing, {"a avic=1": "kvm_amd of this tree has no parameter avic", "b": "this tree has no such selftest"})
-        self.assertEqual(tests[-1], matrix.Test("x86/mine", [0, 1], {0: [1, 2], 1: [1, 2]}, matrix.UNLISTED, command="./x86/mine"))
+        self.assertEqual(tests[-1], rows.Test("x86/mine", [0, 1], {0: [1, 2], 1: [1, 2]}, rows.UNLISTED, command="./x86/mine"))
         self.assertEqual(len(tests), 6)
-        self.assertTrue(all(matrix.runs_on(t, "tree") for t in tests))
-        self.assertFalse(any(matrix.runs_on(t, "base") for t in tests if t.name == "b"))
+        self.assertTrue(all(rows.runs_on(t, "tree") for t in tests))
+        self.assertFalse(any(rows.runs_on(t, "base") for t in tests if t.name == "b"))
 
     def test_a_tree_that_has_no_such_selftest(self):
         directory = self.tree("x86/a")
@@ -115,7 +117,7 @@ class Matrix(VerbTest):
 
     def test_seeds(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 seed:7 npt=0 -- -v\n")
-        test, = matrix.read_list(self.path("ci/tests/selftests.list"))
+        test, = rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertEqual((test.command, test.params, test.name), ("env RIG_SEED=7 ./x86/a -v", "npt=0", "a seed:7 npt=0 -v"))
         for bad in ("x86/a 0 2 60 seed:", "x86/a 0 2 60 seed:many", "x86/a 0 2 60 seed:1 seed:2"):
             with self.subTest(bad):
@@ -123,7 +125,7 @@ class Matrix(VerbTest):
 
     def test_security_processor(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 0 2 60 cpu:x-sev=on psp:max-guests=3 psp:fail=INIT:1:NONE\nx86/a 0 2 60 cpu:x-sev=on\n")
-        a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
+        a, b = rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertEqual((a.hardware.cpu, a.hardware.psp, a.params, a.command), (",x-sev=on", ",max-guests=3,fail=INIT:1:NONE", "-", "./x86/a"))
         self.assertEqual((b.hardware.cpu, b.hardware.psp), (",x-sev=on", ""))
         self.assert_refuses(self.refused(list="x86/a 0 2 60 psp:max-guests=3\n"), "run", "ci/tests/selftests.list:1:", "psp: needs cpu:x-sev=on")
@@ -131,13 +133,13 @@ class Matrix(VerbTest):
 
     def test_clocks_that_count_instructions(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 01 1 60 icount npt=0\nx86/a 0 1 60 npt=0\n")
-        a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
+        a, b = rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertEqual((a.hardware.icount, a.params, b.hardware.icount), (True, "npt=0", False))
         self.assert_refuses(self.refused(list="x86/a 0 12 60 icount\n"), "run", "ci/tests/selftests.list:1:", "icount is for one pCPU")
 
     def test_cpus_of_l1(self):
         write(self.path("ci/tests/selftests.list"), "x86/a 1 2 60 vcpus:2 npt=0\nx86/a 1 2 60 npt=0\n")
-        a, b = matrix.read_list(self.path("ci/tests/selftests.list"))
+        a, b = rows.read_list(self.path("ci/tests/selftests.list"))
         self.assertEqual((a.hardware.vcpus, a.params, a.name, b.hardware.vcpus), (2, "npt=0", "a vcpus:2 npt=0", 1))
         for bad in ("x86/a 01 2 60 vcpus:2", "x86/a 0 2 60 vcpus:2", "x86/a 1 2 60 vcpus:3", "x86/a 1 2 60 vcpus:", "x86/a 1 2 60 vcpus:2 vcpus:2"):
             with self.subTest(bad):
@@ -149,15 +151,14 @@ class Matrix(VerbTest):
 
     def verdict(self, base, series, known=None, images=("base", "series")):
         """Return status and text of the report for one test with these outcomes."""
-        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
+        tests = [rows.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
         results = {}
         for kernel, outcome in (("base", base), ("series", series)):
             if outcome:
-                results[matrix.Key(kernel, 0, 2, "state_test")] = matrix.Result(outcome, 1.0, "a reason")
-        matrix.OUT = self.dir
+                results[report.Key(kernel, 0, 2, "state_test")] = report.Result(outcome, 1.0, "a reason")
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            status = matrix.report(tests, {k: k for k in images}, results, known or {}, 1.0)
+            status = report.report(self.dir, tests, {k: k for k in images}, results, known or {}, 1.0)
         counts = tap.count(read(self.dir + ".ktap").splitlines())
         self.assertEqual(sum(counts), len(results))
         self.assertEqual(counts[1] > 0, status != 0)
@@ -225,7 +226,7 @@ class Matrix(VerbTest):
 
     def test_passes_after_its_limit(self):
         results = {}
-        test = matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")
+        test = rows.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")
         machine = matrix.Machine(None, results, {}, "series", None, 0, 2, "", [test], None, "off")
         for seconds, outcome in ((59.0, "pass"), (61.0, "slow")):
             machine.done(test, "pass", seconds, "")
@@ -235,18 +236,17 @@ class Matrix(VerbTest):
 
     def test_says_which_cases_failed(self):
         cases = [("suite.one", ["a.c:1: x == y", "2 != 3"]), ("suite.two", ["it did not end"])]
-        key = matrix.Key("series", 0, 2, "state_test")
-        matrix.OUT = self.dir
+        key = report.Key("series", 0, 2, "state_test")
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            matrix.report([matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")], {"series": ""},
-                          {key: matrix.Result("fail", 1.0, tap.one_line(cases), None, cases)}, {}, 1.0)
+            report.report(self.dir, [rows.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")], {"series": ""},
+                          {key: report.Result("fail", 1.0, tap.one_line(cases), None, cases)}, {}, 1.0)
         self.assertIn("FAIL: series L0 2 pCPU state_test: suite.one: a.c:1: x == y: 2 != 3 (and suite.two) (not in ci/tests/known-failures)\n"
                       "    suite.one:\n    a.c:1: x == y\n    2 != 3\n    suite.two:\n    it did not end\n", out.getvalue())
 
     def run_again(self, kernel, *outcomes, known=None):
         """Return the result of one test whose runs have these outcomes, and the number of its runs."""
-        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
+        tests = [rows.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
         results, ran = {}, []
         machine = matrix.Machine(threading.Semaphore(1), results, known or {}, kernel, None, 0, 2, "", tests, None, "off")
 
@@ -262,15 +262,14 @@ class Matrix(VerbTest):
 
     def test_base_fails_once_of_two_times(self):
         result, ran = self.run_again("base", "fail", "pass")
-        self.assertEqual((result.outcome, result.note, ran), ("pass", matrix.FIRST + "reason 0", 2))
+        self.assertEqual((result.outcome, result.note, ran), ("pass", report.FIRST + "reason 0", 2))
         slow, _ = self.run_again("base", "fail", "slow")
-        self.assertEqual((slow.outcome, slow.note), ("slow", matrix.FIRST + "reason 0"))
+        self.assertEqual((slow.outcome, slow.note), ("slow", report.FIRST + "reason 0"))
         out = io.StringIO()
-        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
-        matrix.OUT = self.dir
+        tests = [rows.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")]
         for r in (result, slow):
             with contextlib.redirect_stdout(out):
-                self.assertEqual(matrix.report(tests, {"base": ""}, {matrix.Key("base", 0, 2, "state_test"): r}, {}, 1.0), 0)
+                self.assertEqual(report.report(self.dir, tests, {"base": ""}, {report.Key("base", 0, 2, "state_test"): r}, {}, 1.0), 0)
         self.assertEqual(out.getvalue().count("flakes of the base (failed, then passed when retried):\n  L0 2 pCPU state_test: reason 0\n"), 2)
 
     def test_base_fails_twice(self):
@@ -291,14 +290,14 @@ class Matrix(VerbTest):
     def test_machine_with_vmx(self):
         write(self.path("ci/list"), "x86/state_test 0 1 60\nx86/state_test 0 1 60 vpid=0\n")
         write(self.path("ci/known"), "VMX state_test vpid=0 : why\nL* state_test : another reason\n")
-        tests = [matrix.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")] + matrix.of_vmx(matrix.read_list(self.path("ci/list")))
-        known = matrix.read_known(self.path("ci/known"))
-        self.assertEqual(known, {(matrix.VMX, "state_test vpid=0"): "why", (0, "state_test"): "another reason", (1, "state_test"): "another reason"})
-        results = {matrix.Key(kernel, level, pcpus, t.name): matrix.Result("fail" if t.name in ("state_test", "state_test vpid=0")[level == matrix.VMX:] else "pass", 1.0, "")
+        tests = [rows.Test("state_test", [0], {0: [2]}, 60, "-", "", "./x86/state_test")] + rows.of_vmx(rows.read_list(self.path("ci/list")))
+        known = rows.read_known(self.path("ci/known"))
+        self.assertEqual(known, {(rows.VMX, "state_test vpid=0"): "why", (0, "state_test"): "another reason", (1, "state_test"): "another reason"})
+        results = {report.Key(kernel, level, pcpus, t.name): report.Result("fail" if t.name in ("state_test", "state_test vpid=0")[level == rows.VMX:] else "pass", 1.0, "")
                    for kernel in ("base", "series") for t in tests for level in t.levels for pcpus in t.pcpus[level]}
-        matrix.OUT, out = self.dir, io.StringIO()
+        out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            self.assertEqual(matrix.report(tests, {"base": "", "series": ""}, results, known, 1.0), 0)
+            self.assertEqual(report.report(self.dir, tests, {"base": "", "series": ""}, results, known, 1.0), 0)
         # A table of its own, and a known failure of one machine says nothing about the other.
         self.assertEqual([l.split() for l in out.getvalue().splitlines()[:5]], [
             ["test", "pCPUs", "L0", "base", "L0", "series"], ["state_test", "2", "FAIL", "FAIL"],
@@ -306,20 +305,20 @@ class Matrix(VerbTest):
         self.assertIn("  VMX state_test vpid=0: why\n", out.getvalue())
         self.assertIn("series VMX 1 pCPU state_test\n", read(self.dir + ".ktap"))
         with contextlib.redirect_stdout(io.StringIO()):
-            self.assertEqual(matrix.report(tests, {"base": "", "series": ""}, results, {(0, "state_test"): "another reason"}, 1.0), 1)
+            self.assertEqual(report.report(self.dir, tests, {"base": "", "series": ""}, results, {(0, "state_test"): "another reason"}, 1.0), 1)
 
     def test_kvm_is_built_in(self):
         write(self.path("ci/list"), "x86/a 0 12 60 kvm.b=1 c=0 cpu:x=y\nx86/a 0 1 60\n")
-        tests = matrix.read_list(self.path("ci/list"))
-        self.assertEqual([matrix.of_builtin(t).hardware for t in tests], [matrix.Hardware(",x=y", append=" kvm.b=1 kvm_amd.c=0"), matrix.Hardware()])
-        self.assertEqual([(matrix.of_builtin(t).hardware.append, t.pcpus) for t in matrix.of_vmx(tests)],
-                         [(" kvm.b=1 kvm_intel.c=0", {matrix.VMX: [1, 2]}), ("", {matrix.VMX: [1]})])
+        tests = rows.read_list(self.path("ci/list"))
+        self.assertEqual([rows.of_builtin(t).hardware for t in tests], [rows.Hardware(",x=y", append=" kvm.b=1 kvm_amd.c=0"), rows.Hardware()])
+        self.assertEqual([(rows.of_builtin(t).hardware.append, t.pcpus) for t in rows.of_vmx(tests)],
+                         [(" kvm.b=1 kvm_intel.c=0", {rows.VMX: [1, 2]}), ("", {rows.VMX: [1]})])
 
     def test_rows_for_vmx_of_a_tree(self):
         directory = self.tree("x86/a", parameters="vpid:VPID (bool)")
         write(self.path("ci/list"), "x86/a 0 1 60 vpid=0\nx86/a 0 1 60 npt=0\n")
-        tests = matrix.of_vmx(matrix.read_list(self.path("ci/list")))
-        self.assertEqual(matrix.of_tree(tests, directory, [], "kvm_intel"), {"a npt=0": "kvm_intel of this tree has no parameter npt"})
+        tests = rows.of_vmx(rows.read_list(self.path("ci/list")))
+        self.assertEqual(rows.of_tree(tests, directory, [], "kvm_intel"), {"a npt=0": "kvm_intel of this tree has no parameter npt"})
 
 
 class Tap(VerbTest):

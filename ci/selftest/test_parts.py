@@ -75,6 +75,31 @@ class Test(VerbTest):
         self.assertIn("the kernels cannot be built: nothing was tested", done.err)
         self.assertNotIn("== run", done.out)
 
+    def test_no_results_of_an_earlier_run(self):
+        for name in ("index.html", "junit.xml", "test.ktap"):
+            write(self.path("build/results/" + name), "an old one\n")
+        self.parts(build="exit 1\n")
+        self.assertEqual([f for f in os.listdir(self.path("build/results")) if f != "check.out"], [])
+
+    def test_links_to_what_ran(self):
+        write(self.path("build/results/bench.html"), "an old one\n")
+        self.assert_ok(self.parts("kunit"))
+        self.assertNotIn("bench.html", read(self.path("build/results/index.html")))
+        self.assert_ok(self.parts("bench"))
+        self.assertIn("bench.html", read(self.path("build/results/index.html")))
+
+    def test_junit(self):
+        kunit = self.path("build/src/tools/testing/kunit/kunit.py")
+        # Its status is that of the tests.
+        write(kunit, "import sys\nopen(sys.argv[2].partition('=')[2], 'w').write('<xml>')\nsys.exit(1)\n")
+        self.assert_ok(self.parts("kunit"))
+        self.assertEqual(read(self.path("build/results/junit.xml")), "<xml>")
+        write(kunit, "no Python\n")
+        done = self.parts("kunit")
+        self.assertEqual(done.status, 1)
+        self.assertIn("FAIL: kunit.py wrote no junit.xml: see ", done.out)
+        self.assertTrue(done.out.endswith("\n1 passed, 1 failed, 0 skipped\n"), done.out)
+
     def test_says_again_what_failed(self):
         done = self.parts(run="echo ok; echo 'FAIL: one'; echo '    its reason'; echo more\n" + self.results(7, 1, 0) + "exit 1",
                           bench="echo cannot >&2; exit 3", check="echo 'a: FAILED after 3 s'; exit 1")

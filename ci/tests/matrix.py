@@ -8,9 +8,7 @@ Exit status 0: the series fails no test that the base passes, and each failure o
 failure of the base is retried once; flakes are reported.
 """
 import argparse
-import collections
 import contextlib
-import fnmatch
 import itertools
 import os
 import re
@@ -23,193 +21,15 @@ import machine
 import tap
 from bochs import BochsGuest
 from guest import TOP, Guest, GuestError, die, host_kvm, say_where
+from report import FIRST, PASSED, Key, Result, report, write_tsv
+from rows import LEVELS, VMX, called, of_builtin, of_kvm, of_tree, of_vmx, one_of_each, read_known, read_list, runs_on
 
-# Stands for the level of tests that run on the machine with VMX, which runs no L1.
-VMX = 2
-LEVELS = {0: "L0", 1: "L1", VMX: "VMX"}
 # Limits are in seconds of ci/lib/clock.py.  These are the limits for booting L0, L1 in it, and the machine with VMX.
 BOOT = {0: 120, 1: 240, VMX: 120}
 # A test that passes, but takes longer than its limit in the list, is reported as slow; one that takes PATIENCE times as long hangs.
 PATIENCE = 3
-# The limit of a test that is not in the list (--tree only).
-UNLISTED = 60
 # The guest gets this much time to end a test that hangs; after that, the guest itself hangs.
 GRACE = 60
-
-KERNELS = ("base", "series")
-# A row with only:mutants is for scripts/mutants: it sets parameters that only that kernel has (ci/alternatives).
-MUTANTS = "mutants"
-# What a test needs of L0's machine: arguments of Guest (ci/lib/guest.py); and the number of L1's CPUs.
-Hardware = collections.namedtuple("Hardware", "cpu psp icount vcpus append", defaults=("", "", False, 1, ""))
-Test = collections.namedtuple("Test", "name levels pcpus limit params command kernels hardware", defaults=("-", "", KERNELS, Hardware()))
-Key = collections.namedtuple("Key", "kernel level pcpus name")
-PASSED = ("pass", "slow")
-# outcome: one of PASSED, skip or fail; slow: passed, but not within its limit.  failed: the failed cases with their messages, as returned by failed_cases() of ci/lib/tap.py.
-Result = collections.namedtuple("Result", "outcome seconds note tlb failed", defaults=(None, ()))
-# Counters of the TLB model that go into the TSV, with the names of ci/guest/svm-tlb.c.  walks: page walks of an unbounded TLB.
-COUNTERS = ("vmrun", "walks", "flush_all", "flush_asid", "flush_local", "invlpga", "stale", "stale_rights")
-# The note of a test that passed only when it was retried begins with this.
-FIRST = "failed before: "
-# Tests that enter SMM.  With npt=0, a guest of KVM cannot do that: KVM_RUN returns KVM_EXIT_FAIL_ENTRY, on the base as well.
-SMM = ("smm_test", "svm_nested_context_test", "svm_nested_tlb_test", "svm_rsm_shutdown_test")
-
-
-def read_list(path):
-    """Parse lines "command levels pCPUs seconds [only:series] [seed:N] [parameter=value ...] [cpu:property=value ...] [psp:property=value ...]
-    [icount] [vcpus:2] [-- arguments]".
-
-    levels: "01" means 0 and 1.  pCPUs: "12/2" means one and two in L0, and two under L1.  only:series: do not run on the base; this is not a
-    part of the test's name.  only:mutants: see MUTANTS.  seed:N: use the same random numbers in each run.  Parameters are those of kvm_amd, or, with the prefix "kvm.",
-    those of kvm.  cpu: a property of L0's processor.  psp: a property of L0's security processor, which it has with cpu:x-sev=on.
-    icount: the machine's time is the number of executed instructions, for tests that compare clocks; with one pCPU only, since QEMU runs only one
-    pCPU at a time then.  vcpus:2: L1 has two CPUs; without it, L1 has one.
-    """
-    tests = []
-    with open(path, encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            line = line.split("#")[0].strip()
-            if not line:
-                continue
-            head, _, arguments = line.partition(" -- ")
-            fields = head.split()
-            if len(fields) < 4 or not re.fullmatch("[01]+ [123]+(/[12]+)? [0-9]+", " ".join(fields[1:4])):
-                die(f"{path}:{number}: not a test, which is PROGRAM LEVELS PCPUS SECONDS ...: {line}")
-            kernels = tuple(k for k in (*KERNELS, MUTANTS) if f"only:{k}" in fields[4:]) or KERNELS
-            fields = [f for f in fields if f not in [f"only:{k}" for k in (*KERNELS, MUTANTS)]]
-            params = [f for f in fields[4:] if f != "icount" and not f.startswith(("cpu:", "psp:", "seed:", "vcpus:"))]
-            seed = "".join(f"env RIG_SEED={f[5:]} " for f in fields[4:] if f.startswith("seed:"))
-            if not re.fullmatch("(env RIG_SEED=[0-9]+ )?", seed):
-                die(f"{path}:{number}: a seed is a number, and a test has at most one: {line}")
-            cpu, psp = ("".join("," + f[4:] for f in fields[4:] if f.startswith(p)) for p in ("cpu:", "psp:"))
-            if psp and "cpu:x-sev=on" not in fields:
-                die(f"{path}:{number}: psp: needs cpu:x-sev=on: {line}")
-            if "cpu:x-sev=on" in fields and "1" in fields[1]:
-                die(f"{path}:{number}: L1 has no SEV: write level 0: {line}")
-            name = " ".join([os.path.basename(fields[0])] + fields[4:] + ([arguments] if arguments else []))
-            if "icount" in fields and set("23") & set(fields[2]):
-                die(f"{path}:{number}: icount is for one pCPU: {line}")
-            vcpus = [f[6:] for f in fields[4:] if f.startswith("vcpus:")]
-            if vcpus and (vcpus != ["2"] or fields[1] != "1"):
-                die(f"{path}:{number}: vcpus:2 is for level 1, and there is no other number: {line}")
-            pcpus = fields[2].split("/")
-            pcpus = {int(c): [int(p) for p in pcpus[0 if c == "0" else -1]] for c in fields[1]}
-            tests.append(Test(name, [int(c) for c in fields[1]], pcpus, int(fields[3]),
-                              ",".join(params) or "-", " ".join([seed + "./" + fields[0], arguments]).strip(), kernels,
-                              Hardware(cpu, psp, "icount" in fields, int(*vcpus or [1]))))
-    names = [t.name for t in tests]
-    for n in names:
-        if names.count(n) > 1:
-            die(f"{path}: {n} is listed twice: remove one")
-    return tests
-
-
-def called(test, pattern):
-    return fnmatch.fnmatch(test.name, pattern) or test.name.split()[0] == pattern
-
-
-def programs(test):
-    """Return the programs that a test runs, as their Makefile names them: the program of the row, and one that this program starts."""
-    return {w[2:] for w in test.command.split() if w.startswith("./")}
-
-
-def one_of_each(tests, own, other, parameters):
-    """Return a short list of tests for L0, and for the machine with VMX, of a kernel whose kvm_amd and kvm_intel have these parameters.
-
-    For each program in own, the list has all rows that the base runs as well, or else the first row; for each program in other, it has one
-    row.  Rows without cpu: are preferred.
-    """
-    tests = [t for t in tests if {0, VMX} & set(t.levels) and MUTANTS not in t.kernels and
-             all(p.startswith("kvm.") or p.partition("=")[0] in parameters for p in t.params.split(",") if p != "-")]
-    chosen = []
-    for program in own + other:
-        mine = [t for t in tests if program in programs(t)]
-        mine = [t for t in mine if t.hardware == Hardware()] or mine[:1]
-        mine = [t for t in mine if t.kernels == KERNELS] or mine[:1]
-        chosen += [t for t in (mine if program in own else mine[:1]) if t not in chosen]
-    return [t for t in tests if t in chosen]
-
-
-def runs_on(test, kernel):
-    """Return whether the test runs on the kernel.  A --tree kernel runs all tests: it may have what a test needs, or the test skips."""
-    return kernel in test.kernels or kernel == "tree" and MUTANTS not in test.kernels
-
-
-def of_vmx(tests):
-    """Return the tests of a list for the machine with VMX, with that level."""
-    return [t._replace(levels=[VMX], pcpus={VMX: t.pcpus[0]}) for t in tests]
-
-
-def of_tree(tests, directory, patterns, module="kvm_amd"):
-    """Return a map from the names of the tests that this tree cannot run to the reasons.  Adds selftests that are not in the list to tests.
-
-    directory: contains the kernel, selftests and modules of the tree.  A pattern that matches no test may be a selftest that is not in the list.
-    module: the one whose parameters the tests have.
-    """
-    path = os.path.join(directory, module.replace("_", "-") + ".ko")
-    out = subprocess.run(["modinfo", "-F", "parm", path], stdout=subprocess.PIPE, check=True).stdout
-    parameters = {l.partition(":")[0] for l in out.decode().splitlines()}
-    missing = {}
-    for t in tests:
-        for p in programs(t):
-            if not os.path.exists(os.path.join(directory, "selftests", p)):
-                missing[t.name] = "this tree has no such selftest"
-        for p in t.params.split(","):
-            name = p.partition("=")[0]
-            if p != "-" and not p.startswith("kvm.") and name not in parameters:
-                missing.setdefault(t.name, f"{module} of this tree has no parameter {name}")
-    for p in patterns:
-        if not any(called(t, p) for t in tests) and os.path.exists(os.path.join(directory, "selftests", p)):
-            test = Test(p, [0, 1], {0: [1, 2], 1: [1, 2]}, UNLISTED, command="./" + p)
-            tests += [test] if module == "kvm_amd" else of_vmx([test])
-    return missing
-
-
-def of_builtin(test):
-    """Return the test for a kernel with KVM built in, which has a machine for each set of parameters, with these on the kernel's command line."""
-    module = "kvm_intel." if VMX in test.levels else "kvm_amd."
-    append = "".join(" " + (p if p.startswith("kvm.") else module + p) for p in test.params.split(",") if p != "-")
-    return test._replace(hardware=test.hardware._replace(append=append))
-
-
-def needs_model(test):
-    """Return why a test needs the TLB model, or None."""
-    if "x-sev=" in test.hardware.cpu:
-        return "needs the security processor of the TLB model"
-    if test.hardware.cpu:
-        return "needs the TLB model, to set the number of ASIDs"
-    if "svm-tlb" in test.command:
-        return "needs the counters of the TLB model"
-    return None
-
-
-def of_kvm(tests, module):
-    """Return a map from the names of the tests that cannot run in a guest of this machine's KVM to the reasons.  module: see host_kvm()."""
-    missing = {}
-    for t in tests:
-        if needs_model(t):
-            missing[t.name] = needs_model(t) + ": run it with --machine tcg"
-        elif module != "kvm_amd" and any(p != "-" and not p.startswith("kvm.") for p in t.params.split(",")):
-            missing[t.name] = f"sets parameters of kvm_amd, and this machine has {module}"
-        elif "npt=0" in t.params.split(",") and t.name.split()[0] in SMM:
-            missing[t.name] = "with npt=0, a guest of KVM cannot enter SMM: run it with --machine tcg"
-    return missing
-
-
-def read_known(path):
-    """Parse lines "L<level> test name : reason".  L* stands for L0 and L1; VMX is a level as well.  "fixed:" before a reason means that only the
-    base may fail."""
-    known = {}
-    with open(path, encoding="utf-8") as f:
-        for number, line in enumerate(f, 1):
-            if not line.strip() or line.startswith("#"):
-                continue
-            m = re.match(r"(L[01*]|VMX) (.+?) : (.+)", line)
-            if not m:
-                die(f"{path}:{number}: not a known failure: write 'L<level> name : reason', or 'VMX name : reason'")
-            for level, name in LEVELS.items():
-                if name == m[1] or m[1] == "L*" and name.startswith("L"):
-                    known[level, m[2]] = m[3].strip()
-    return known
 
 
 class Limits(threading.Thread):
@@ -514,105 +334,8 @@ def main():
             if Key(m.kernel, m.level, m.pcpus, t.name) not in results:
                 m.done(t, "fail", 0, f"no result: {m.error}")
 
-    with open(os.path.join(OUT, "selftests.tsv.new"), "w", encoding="utf-8") as f:
-        f.write("\t".join(("test", "level", "pcpus", "kernel", "outcome", "seconds") + COUNTERS + ("cases", "note")) + "\n")
-        for t in tests:
-            for k in sorted(k for k in results if k.name == t.name and k.level in t.levels):
-                r = results[k]
-                counts = [str(r.tlb[c]) if r.tlb else "" for c in COUNTERS]
-                f.write("\t".join([t.name, LEVELS[k.level].lstrip("L"), str(k.pcpus), k.kernel, r.outcome, f"{r.seconds:.1f}"] + counts +
-                                  [", ".join(c for c, _ in r.failed if c), r.note.replace("\t", " ")]) + "\n")
-    os.rename(os.path.join(OUT, "selftests.tsv.new"), os.path.join(OUT, "selftests.tsv"))
-    return report(tests, images, results, known, time.monotonic() - start)
-
-
-CELL = {"pass": "pass", "skip": "skip", "fail": "FAIL", "slow": "slow"}
-
-
-def cell(results, kernel, level, name, all_pcpus):
-    """Return the outcome of a test, with the number of pCPUs if outcomes differ."""
-    got = {p: results.get(Key(kernel, level, p, name)) for p in all_pcpus}
-    got = {p: r for p, r in got.items() if r}
-    if not got:
-        return "-"
-    kinds = {r.outcome for r in got.values()}
-    if len(kinds) == 1:
-        return CELL[kinds.pop()]
-    return " ".join(f"{CELL[r.outcome]}@{p}" for p, r in sorted(got.items()))
-
-
-def table(tests, levels, images, results):
-    if not tests:
-        return
-    width = max(len(t.name) for t in tests)
-    columns = [(k, l) for l in levels for k in images if any(l in t.levels for t in tests)]
-    print(f"{'test':{width}}  {'pCPUs':7}" + "".join(f"  {LEVELS[l] + ' ' + k:13}" for k, l in columns).rstrip())
-    for t in tests:
-        cells = [cell(results, k, l, t.name, t.pcpus.get(l, ())) for k, l in columns]
-        print(f"{t.name:{width}}  {' '.join(','.join(map(str, p)) for p in t.pcpus.values()):7}" + "".join(f"  {c:13}" for c in cells).rstrip())
-
-
-def report(tests, images, results, known, seconds):
-    for levels in ((0, 1), (VMX,)):
-        table([t for t in tests if set(levels) & set(t.levels)], levels, images, results)
-
-    bad, expected, skips, cured = [], [], collections.defaultdict(set), set()
-    for k, r in sorted(results.items()):
-        if r.outcome == "skip":
-            skips[k.name, r.note].add(LEVELS[k.level])
-        elif r.outcome == "fail":
-            listed = known.get((k.level, k.name))
-            base = results.get(k._replace(kernel="base"))
-            if k.kernel == "base" and listed:
-                expected.append((k, listed))
-            elif k.kernel == "series" and listed and not listed.startswith("fixed:") and \
-                    (base is None or base.outcome == "fail") or k.kernel == "tree" and listed:
-                expected.append((k, listed))
-            else:
-                bad.append((k, r, "the base passes" if k.kernel == "series" and base and base.outcome != "fail" else
-                            "fixed by the series according to ci/tests/known-failures" if listed else "not in ci/tests/known-failures"))
-        elif k.kernel == "base" and r.outcome in PASSED and (k.level, k.name) in known:
-            cured.add((k.level, k.name))
-    if skips:
-        print("skipped:")
-        for (name, note), levels in sorted(skips.items()):
-            print(f"  {name} ({' '.join(sorted(levels))}): {note or 'no reason given'}")
-    if expected:
-        print("known failures of the base (ci/tests/known-failures):")
-        for level, name in sorted({(k.level, k.name) for k, _ in expected}):
-            print(f"  {LEVELS[level]} {name}: {known[level, name]}")
-    again = [(k, r) for k, r in sorted(results.items()) if r.outcome in PASSED and r.note.startswith(FIRST)]
-    if again:
-        print("flakes of the base (failed, then passed when retried):")
-        for k, r in again:
-            print(f"  {LEVELS[k.level]} {k.pcpus} pCPU {k.name}: {r.note[len(FIRST):]}")
-    for level, name in sorted(cured):
-        print(f"listed in ci/tests/known-failures, but the base passes: {LEVELS[level]} {name}")
-    for k, r, why in bad:
-        print(f"FAIL: {k.kernel} {LEVELS[k.level]} {k.pcpus} pCPU {k.name}: {r.note} ({why})")
-        for case, said in r.failed:
-            for line in [case + ":"] * bool(case) + said:
-                print("    " + line)
-    slow = [(k, r) for k, r in sorted(results.items()) if r.outcome == "slow" and not r.note.startswith(FIRST)]
-    if slow:
-        print("passed, but slower than the limit in the list, even allowing for this machine's speed and load:")
-        for k, r in slow:
-            print(f"  {k.kernel} {LEVELS[k.level]} {k.pcpus} pCPU {k.name}: {r.note}")
-    print(f"logs: {os.path.relpath(os.path.join(OUT, 'log'), TOP)}")
-    for kernel in images:
-        got = collections.Counter(r.outcome for k, r in results.items() if k.kernel == kernel)
-        print(f"{kernel}: {got['pass'] + got['slow']} pass, {got['fail']} fail, {got['skip']} skip")
-    print(f"selftests: {len(results)} runs in {seconds:.0f} s{machine.hung()}, {os.path.relpath(OUT, TOP)}/selftests.tsv")
-    failed = {k: (r, why) for k, r, why in bad}
-    listed = dict(expected)
-
-    def line(key, r):
-        name = f"{key.kernel} {LEVELS[key.level]} {key.pcpus} pCPU {key.name}"
-        if key in listed:
-            return name, "skip", [f"known failure: {listed[key]}"]
-        return name, "pass" if r.outcome in PASSED else r.outcome, [r.note, *(l for case, said in r.failed for l in [case, *said] if l)] if key in failed else [r.note] if r.note else []
-    tap.write(OUT.rstrip("/") + ".ktap", [line(k, r) for k, r in sorted(results.items())])
-    return 1 if bad else 0
+    write_tsv(OUT, tests, results)
+    return report(OUT, tests, images, results, known, time.monotonic() - start)
 
 
 if __name__ == "__main__":

@@ -19,15 +19,15 @@ import subprocess
 import sys
 import time
 
-import matrix
+import rows
 import tap
-from guest import PR_SET_PDEATHSIG, libc, say_where
+from guest import PR_SET_PDEATHSIG, TOP, die, libc, say_where
 
-TOP = matrix.TOP
 CACHE = os.environ["CACHE"]
 LIMIT = 90
 # A verdict depends on these files, and on the image, which has the kernel, QEMU and the programs of the tests.
-SOURCES = ("tests/mutants.py", "tests/matrix.py", "lib/guest.py", "lib/bochs.py", "lib/machine.py", "lib/clock.py", "lib/tap.py")
+SOURCES = ("tests/mutants.py", "tests/matrix.py", "tests/rows.py", "tests/report.py", "lib/guest.py", "lib/bochs.py", "lib/machine.py", "lib/clock.py",
+           "lib/tap.py")
 # The lists of tests by the level, as in selftests.tsv, at which the tests run.
 LISTS = {"0": "ci/tests/selftests.list", "VMX": "ci/tests/selftests-vmx.list"}
 
@@ -51,35 +51,35 @@ def mutants():
         where = os.path.relpath(path, TOP)
         m = re.search(r"^Tests: (\S.*)$", text, re.M)
         if not m:
-            matrix.die(f"{where} does not name the tests that kill it: add a line Tests: NAME...")
+            die(f"{where} does not name the tests that kill it: add a line Tests: NAME...")
         name = re.sub(r"^\d+-", "", os.path.basename(path)[:-len(".patch")])
         if f'MUTANT("{name}")' not in text:
-            matrix.die(f'{where} does not check MUTANT("{name}"), so it cannot be switched on: add the check')
+            die(f'{where} does not check MUTANT("{name}"), so it cannot be switched on: add the check')
         found[name] = Tests(m[1].split())
         machine = re.search(r"^Machine: (.*)$", text, re.M)
         if machine and machine[1] != "vmx":
-            matrix.die(f"{where} names the machine {machine[1]}: write Machine: vmx, or remove the line")
+            die(f"{where} names the machine {machine[1]}: write Machine: vmx, or remove the line")
         found[name].level = "VMX" if machine else "0"
         cases = re.search(r"^Cases: (\S.*)$", text, re.M)
         found[name].cases = tuple(cases[1].split()) if cases else ()
     return found
 
 
-def rows(name, patterns, seeds):
+def rows_of(name, patterns, seeds):
     """Return levels with lines for lists of tests: these tests in L0, or on the machine with VMX, with the mutant switched on, once for each seed."""
     pcpus_of = {}
     path = LISTS[patterns.level]
     with open(os.path.join(TOP, path), encoding="utf-8") as f:
         listed = [l.split() for l in f if l.strip() and not l.startswith("#")]
-    tests = matrix.read_list(os.path.join(TOP, path))
+    tests = rows.read_list(os.path.join(TOP, path))
     for pattern in patterns:
         # NAME@1 runs on one pCPU only.
         pattern, _, pcpus = pattern.partition("@")
-        mine = [(t, w) for t, w in zip(tests, listed) if 0 in t.levels and matrix.called(t, pattern)]
+        mine = [(t, w) for t, w in zip(tests, listed) if 0 in t.levels and rows.called(t, pattern)]
         if not mine:
-            matrix.die(f"ci/mutants: {name}: no test in {path} that runs in L0 is called {pattern}")
+            die(f"ci/mutants: {name}: no test in {path} that runs in L0 is called {pattern}")
         for _, words in mine:
-            words = [w for w in words if w != f"only:{matrix.MUTANTS}"]
+            words = [w for w in words if w != f"only:{rows.MUTANTS}"]
             pcpus_of.setdefault(tuple(words), set()).update(pcpus or words[2].split("/")[0])
     # Only the cases that have to fail: in the others a mutant may hang.
     only = [w for case in patterns.cases for w in ("-t", case)]
@@ -169,14 +169,14 @@ def run(image, out, model, rows_wanted):
             subprocess.run([sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), *options, "--model", model, "--patience", "1", "-", image, out],
                            stdout=log, stderr=log, check=False, preexec_fn=ends_with_its_parent)
         if not os.path.exists(out + "/selftests.tsv"):
-            matrix.die(f"the tests did not run: see {out}.log")
+            die(f"the tests did not run: see {out}.log")
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
         with open(out + "/selftests.tsv", encoding="utf-8") as f:
             results = [{k: r[k] for k in ("test", "level", "outcome", "seconds", "cases", "note")} for r in csv.DictReader(f, delimiter="\t")]
         os.remove(out + "/selftests.tsv")
         os.makedirs(os.path.join(CACHE, "mutants"), exist_ok=True)
         for level, path in lists.items():
-            for row, test in zip([r for r in todo if r[0] == level], matrix.read_list(path)):
+            for row, test in zip([r for r in todo if r[0] == level], rows.read_list(path)):
                 results_of[row] = [r for r in results if r["level"] == level and r["test"] == test.name]
                 # Do not keep a verdict if a test did not run.
                 if not any(r["note"].startswith("not run: ") for r in results_of[row]):
@@ -199,15 +199,15 @@ def main():
     for n in names:
         if n not in known:
             similar = difflib.get_close_matches(n, known, cutoff=0)
-            matrix.die(f"there is no mutant {n} (similar: {' '.join(similar)}; ci/mutants has all, with a number in front)")
+            die(f"there is no mutant {n} (similar: {' '.join(similar)}; ci/mutants has all, with a number in front)")
     names = names or list(known)
     if image == "-":
         return 0
-    wanted = [r for n in names for r in rows(n, known[n], seeds)]
+    wanted = [r for n in names for r in rows_of(n, known[n], seeds)]
     for level in LISTS:
         unbroken = Tests(sorted({p for n in names for p in known[n] if known[n].level == level}))
         unbroken.level = level
-        wanted += rows("none", unbroken, seeds)
+        wanted += rows_of("none", unbroken, seeds)
     results = {m: run(image, f"{out}/{m}", m, wanted) for m in models}
 
     def verdict(model, name):
@@ -240,4 +240,4 @@ if __name__ == "__main__":
         sys.exit(main())
     except KeyboardInterrupt:
         # The machines end with their parent.
-        matrix.die("interrupted; rerun to continue")
+        die("interrupted; rerun to continue")
