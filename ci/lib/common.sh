@@ -6,7 +6,7 @@ export LC_ALL=C
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 BUILD=$TOP/build
-CACHE=${KVM_TLB_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/kvm-tlb-tags}
+CACHE=${KVM_TLB_CACHE:-${XDG_CACHE_HOME:-${HOME-}/.cache}/kvm-tlb-tags}
 REPO=$CACHE/linux.git		# bare: every base ever imported, a tag each
 APT=$CACHE/apt			# private apt: its own lists and archives
 TOOLS=$CACHE/tools		# packages that are unpacked, not installed
@@ -31,6 +31,13 @@ die() {
 # The kernel's makefiles and the word lists of these scripts cannot handle such paths.
 case $TOP$CACHE in *[[:space:]:]*)
 	die "the path of the project ($TOP) or of the cache ($CACHE) has a blank or a colon: clone the project elsewhere, or set KVM_TLB_CACHE" ;;
+esac
+
+# Not a directory below /, because HOME is not set, nor one below the directory in which the command was started.
+case $CACHE in
+/.cache/kvm-tlb-tags) die "HOME is not set: set it, or KVM_TLB_CACHE to the directory of the cache" ;;
+/*) [ -d "$CACHE" ] || [ ! -e "$CACHE" ] || die "$CACHE is not a directory: set KVM_TLB_CACHE to the directory of the cache" ;;
+*) die "KVM_TLB_CACHE ($CACHE) is a relative path: set it to an absolute one" ;;
 esac
 
 note() {

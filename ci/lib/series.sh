@@ -87,5 +87,5 @@ parts() {
 check_part() {
 	local all
 	all=$(parts) || exit
-	grep -qxF -e "$1" <<<"$all" || die "there is no part $1 in series (choose from: $(xargs <<<"$all"))"
+	grep -qxF -e "$1" <<<"$all" || die "there is no part '$1' in series (choose from: $(xargs <<<"$all"))"
 }

@@ -15,31 +15,32 @@ from world import VERBS, VerbTest, World, digest, finish, read, run, started, st
 class Arguments(VerbTest):
     BAD = {
         "setup": [["--bogus"], ["--update", "--bogus"], ["--prune", "--update"]],
-        "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"], ["--tree"]],
-        "run": [["--bogus"], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"],
+        "build": [["--bogus"], ["basis"], ["--config"], ["--config", "nosuch"], ["--config", "../config/rig"], ["--tree"], ["--tree", ""]],
+        "run": [["--bogus"], ["nosuch"], [""], ["--list", "state_test"], ["--tree", "nosuch", "--list"], ["--tree", ""], ["--kernel"], ["--kernel", "nosuch"], ["state_test", "--bogus"], ["--level", "2"], ["--pcpus"], ["--model", "strict"],
                 ["--machine"], ["--machine", "nosuch"], ["--machine", "kvm", "--model", "on"],
                 ["--machine", "vmx", "--model", "strict"], ["--machine", "vmx", "--level", "0"], ["--tree"], ["--tree", ".", "--kernel", "base"]],
-        "test": [["--bogus"], ["bogus"], ["--all", "run"], ["run", "--bogus"]],
+        "test": [["--bogus"], ["bogus"], [""], ["--all", "run"], ["run", "--bogus"]],
         "mutants": [["--bogus"], ["nosuch"]],
         "bench": [["--bogus"], ["nosuch"], ["--quick", "nosuch"], ["--record", "--quick"], ["--record", "pinned"],
-                  ["--machine"], ["--machine", "kvm"], ["--machine", "vmx", "pinned"]],
-        "profile": [[], ["--bogus"], ["nosuch"], ["pinned", "nested-w16"], ["vmx-l2s-1"]],
+                  ["--machine"], ["--machine", "kvm"], ["--machine", "vmx", "pinned"], ["--list", "pinned"], ["pinned", "--list"]],
+        "profile": [[], ["--bogus"], [""], ["nosuch"], ["pinned", "nested-w16"], ["vmx-l2s-1"]],
         "boot": [["--bogus"], ["--level"], ["--level", "2"], ["--kernel", "nosuch"], ["--config", "nosuch"], ["--model", "nosuch"],
                  ["--cpus", "many", "--", "true"], ["--cpus", "0", "--", "true"], ["--cpus", "2/0", "--", "true"], ["--level", "1", "--cpus", "2/", "--", "true"],
                  ["--cpus", "2/2", "--", "true"], ["--timeout", "soon", "--", "true"], ["true"], ["--tree"],
                  ["--tree", ".", "--kernel", "base"], ["--share"], ["--share", "/dev/null"], ["--qemu-arg"],
+                 ["--tree", ""], ["--share", ""], ["--kernel", ""], ["--model", ""], ["--cpus", ""], ["--config", "../config/rig"],
                  ["--machine"], ["--machine", "nosuch", "--", "true"], ["--machine", "kvm", "--model", "strict", "--", "true"],
                  ["--machine", "vmx", "--level", "1", "--", "true"], ["--machine", "vmx", "--cpus", "2/1"], ["--model", "nosuch", "--machine", "vmx"],
                  ["--machine", "vmx", "--gdb"], ["--machine", "vmx", "--qemu-arg=-S"]],
-        "bundle": [["--bogus"], ["--tree"], ["one", "two"], ["/tmp"]],
-        "compare": [[], ["one"], ["--bogus"]],
+        "bundle": [["--bogus"], ["--tree"], ["--tree", ""], ["one", "two"], ["/tmp"], ["/dev/null"], [""]],
+        "compare": [[], ["one"], ["--bogus"], ["", ""]],
         "qemu": [["--bogus"], ["--cpu"], ["--cpu", "nosuch"]],
         "tree": [["--bogus"], ["--reset", "--bogus"]],
         "export": [["--bogus"]],
         "check": [["--bogus"], ["--quick", "--bogus"]],
-        "apply": [[], ["--bogus"], ["one", "two", "three"], [".", "nosuch"], [".", "--bogus"]],
-        "sign": [["--bogus"], ["one", "two"]],
-        "send": [["--bogus"], ["--to"], ["nosuch"], ["one", "two"], ["one", "--bogus"], ["one", "--to"]],
+        "apply": [[], ["--bogus"], ["one", "two", "three"], [".", "nosuch"], [".", ""], [".", "--bogus"]],
+        "sign": [["--bogus"], ["one", "two"], [""]],
+        "send": [["--bogus"], ["--to"], ["nosuch"], ["one", "two"], ["one", "--bogus"], ["one", "--to"], ["one", "--to", ""], ["one", "--to", "nobody"]],
         "help": [["--bogus"]],
     }
 
@@ -56,6 +57,21 @@ class Arguments(VerbTest):
                 # The script itself, or a command that it ends with.
                 self.assertIn(done.returncode, (-signal.SIGPIPE, 128 + signal.SIGPIPE))
                 self.assertEqual(done.stderr, b"")
+
+    def test_cache(self):
+        write(self.path("file"), "text\n")
+        for cache, fragment in (("relative", "relative is a relative path"), (self.path("file"), "is not a directory")):
+            with self.unchanged():
+                done = self.verb("export", KVM_TLB_CACHE=cache)
+            self.assert_refuses(done, "export", fragment.replace("relative is", "(relative) is"), "KVM_TLB_CACHE")
+        env = {k: v for k, v in self.env.items() if k not in ("HOME", "KVM_TLB_CACHE", "XDG_CACHE_HOME")}
+        self.assert_refuses(run([self.path("scripts/export")], env), "export", "HOME is not set", "KVM_TLB_CACHE")
+
+    def test_values_of_parts(self):
+        for part, value, fragment in (("stress", "abc", "KVM_TLB_STRESS (abc)"), ("stress", "0", "KVM_TLB_STRESS (0)"), ("foreign", "xen* nosuch", "scripts/test --list foreign")):
+            with self.subTest(part), self.unchanged():
+                self.assert_refuses(self.verb("test", part, **{"KVM_TLB_" + part.upper(): value}), "test", fragment)
+        self.assertFalse(os.path.exists(self.path("build/results")))
 
     def test_python(self):
         common, kdir = self.path("ci/lib/common.sh"), self.kdir()

@@ -263,6 +263,7 @@ def main():
     parser.add_argument("--own", help="run a short list for these programs, separated by commas; see one_of_each()")
     parser.add_argument("--other", default="", help="with --own: more programs, of which one row each is enough")
     parser.add_argument("--parameters", default="", help="with --own: the parameters of kvm_amd and kvm_intel")
+    parser.add_argument("--check", action="store_true", help="only refuse patterns that match no test")
     parser.add_argument("--tree", help="SERIES-IMAGE was made from a --tree kernel, which is in this directory")
     parser.add_argument("base")
     parser.add_argument("series")
@@ -271,7 +272,6 @@ def main():
     args = parser.parse_args()
     images = {k: i for k, i in (("base", args.base), ("tree" if args.tree else "series", args.series)) if i != "-"}
     OUT, patterns, Machine.patience, Machine.vmx_oracle = args.out, args.patterns, args.patience, not args.no_vmx_oracle
-    os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
     known = read_known(os.path.join(TOP, "ci/tests/known-failures"))
     tests = read_list(args.list) if args.levels else []
     missing = of_tree(tests, args.tree, patterns) if args.tree and tests else {}
@@ -291,6 +291,9 @@ def main():
     for p in patterns:
         if not any(called(t, p) for t in tests):
             die(f"no test in {lists} is called {p}" + (", and this tree has no such selftest" if args.tree else "") + ": see scripts/run --list")
+    if args.check:
+        return 0
+    os.makedirs(os.path.join(OUT, "log"), exist_ok=True)
     tests = [t._replace(levels=[l for l in t.levels if str(l) in args.levels or l == VMX], limit=t.limit * args.slow,
                         pcpus={l: [p for p in ps if str(p) in args.pcpus] for l, ps in t.pcpus.items()}) for t in tests]
     tests = [t for t in tests if any(t.pcpus[l] for l in t.levels) and any(runs_on(t, k) for k in images)]

@@ -165,9 +165,18 @@ def run(image, out, model, rows_wanted):
         options += ["--vmx", lists["VMX"], "--no-vmx-oracle"] if "VMX" in lists else []
         start = time.monotonic()
         print(f"mutants: {len(todo)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
-        with open(out + ".log", "w", encoding="utf-8") as log:
-            subprocess.run([sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), *options, "--model", model, "--patience", "1", "-", image, out],
-                           stdout=log, stderr=log, check=False, preexec_fn=ends_with_its_parent)
+        command = [sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), *options, "--model", model, "--patience", "1", "-", image, out]
+        with open(out + ".log", "w", buffering=1, encoding="utf-8") as log, \
+             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=ends_with_its_parent) as p:
+            try:
+                for line in p.stdout:
+                    log.write(line)
+                    progress = re.match(r"selftests: (\d+ of \d+ after .*)", line)
+                    if progress:
+                        print("mutants: " + progress[1], flush=True)
+            except BaseException:
+                p.kill()
+                raise
         if not os.path.exists(out + "/selftests.tsv"):
             die(f"the tests did not run: see {out}.log")
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
