@@ -398,7 +398,7 @@ class Send(Branch):
 
     def test_no_such_part(self):
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("send", "three"), "send", "there is no part three in series (choose from: one two)")
+            self.assert_refuses(self.verb("send", "three"), "send", "there is no part 'three' in series (choose from: one two)")
 
     def test_no_cover_letter(self):
         os.remove(self.path("docs/cover-letters/two.txt"))
@@ -420,7 +420,7 @@ class Send(Branch):
     def test_sign_a_part(self):
         self.make_tree()
         with self.unchanged(self.repo):
-            self.assert_refuses(self.verb("sign", "three"), "sign", "there is no part three in series (choose from: one two)")
+            self.assert_refuses(self.verb("sign", "three"), "sign", "there is no part 'three' in series (choose from: one two)")
         self.assert_ok(self.verb("sign", "two"), "2 patches signed by Sender <sender@example.org>")
         signed = ["Signed-off-by: Sender" in m for m in git(self.repo, "log", "--reverse", "-4", "--format=%B%x00").split("\0")[:4]]
         self.assertEqual(signed, [False, False, True, True])

@@ -135,6 +135,21 @@ class Verdicts:
         return "; ".join(f"{row}: {', '.join(whats)}" for row, whats in sorted(rows_of.items()))
 
 
+def run_tests(command, log_path):
+    """Run command with its output in a log, and print its progress."""
+    with open(log_path, "w", buffering=1, encoding="utf-8") as log, \
+         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=ends_with_its_parent) as p:
+        try:
+            for line in p.stdout:
+                log.write(line)
+                progress = re.match(r"selftests: (\d+ of \d+ after .*)", line)
+                if progress:
+                    print("mutants: " + progress[1], flush=True)
+        except BaseException:
+            p.kill()
+            raise
+
+
 def run(image, out, model, rows_wanted):
     """Run the rows whose verdicts are not kept, and map the name of each mutant to its Verdicts."""
     rig = [model]
@@ -166,17 +181,7 @@ def run(image, out, model, rows_wanted):
         start = time.monotonic()
         print(f"mutants: {len(todo)} rows of tests, TLB model {model}, log in {os.path.relpath(out, TOP)}.log", flush=True)
         command = [sys.executable, os.path.join(TOP, "ci/tests/matrix.py"), *options, "--model", model, "--patience", "1", "-", image, out]
-        with open(out + ".log", "w", buffering=1, encoding="utf-8") as log, \
-             subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", preexec_fn=ends_with_its_parent) as p:
-            try:
-                for line in p.stdout:
-                    log.write(line)
-                    progress = re.match(r"selftests: (\d+ of \d+ after .*)", line)
-                    if progress:
-                        print("mutants: " + progress[1], flush=True)
-            except BaseException:
-                p.kill()
-                raise
+        run_tests(command, out + ".log")
         if not os.path.exists(out + "/selftests.tsv"):
             die(f"the tests did not run: see {out}.log")
         print(f"mutants: done in {time.monotonic() - start:.0f} s", flush=True)
