@@ -33,7 +33,7 @@ case $TOP$CACHE in *[[:space:]:]*)
 	die "the path of the project ($TOP) or of the cache ($CACHE) has a blank or a colon: clone the project elsewhere, or set KVM_TLB_CACHE" ;;
 esac
 
-# Not a directory below /, because HOME is not set, nor one below the directory in which the command was started.
+# A cache in the root directory, or wherever the command was started, is a mistake.
 case $CACHE in
 /.cache/kvm-tlb-tags) die "HOME is not set: set it, or KVM_TLB_CACHE to the directory of the cache" ;;
 /*) [ -d "$CACHE" ] || [ ! -e "$CACHE" ] || die "$CACHE is not a directory: set KVM_TLB_CACHE to the directory of the cache" ;;

@@ -63,6 +63,14 @@ class Bundle(VerbTest):
         self.assertEqual(done.status, 0, done)
         self.assertEqual(len(done.out.splitlines()) - 1, len(rows.read_list(self.path("ci/tests/selftests.list"))))
 
+    def test_splat(self):
+        """What dmesg prints before a message depends on the kernel's options and parameters."""
+        for prefix in ("", "[    1.234567] ", "<4>[    1.234567] ", "[    1.234567][  T123] ", "[Tue Dec  1 05:00:00 2026] "):
+            with self.subTest(prefix):
+                write(self.path("log"), f"{prefix}nothing to see\n{prefix}WARNING: a.c:1\n{prefix}no WARNING: at the beginning\n")
+                done = run(["sh", "-c", '"$0" - <"$1"', self.path("ci/guest/splat"), self.path("log")], self.env)
+                self.assertEqual((done.status, done.out), (1, f"{prefix}WARNING: a.c:1\n"))
+
     def runner(self, *args, **env):
         return run([self.path("ci/bundle/run"), *args], {**self.env, **env})
 

@@ -99,6 +99,7 @@ class Test(VerbTest):
         self.assertEqual(done.status, 1)
         self.assertIn("FAIL: kunit.py wrote no junit.xml: see ", done.out)
         self.assertTrue(done.out.endswith("\n1 passed, 1 failed, 0 skipped\n"), done.out)
+        self.assertIn("<h1 class=bad>1 passed, 1 failed, 0 skipped</h1>", read(self.path("build/results/index.html")))
 
     def test_says_again_what_failed(self):
         done = self.parts(run="echo ok; echo 'FAIL: one'; echo '    its reason'; echo more\n" + self.results(7, 1, 0) + "exit 1",
